@@ -1,0 +1,202 @@
+//! A set of label names and values: the identity of a series or of a log stream.
+//!
+//! # Invariants
+//! - Names are sorted, unique and not empty; a label with an empty value does not exist (Prometheus' rule).
+//! - Sizes are bounded: see [`Labels::MAX_LABELS`], [`Labels::MAX_NAME_BYTES`], [`Labels::MAX_VALUE_BYTES`].
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// Why a label set was refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LabelsError {
+    /// A name was empty.
+    #[error("a label has an empty name")]
+    EmptyName,
+    /// The same name came twice.
+    #[error("label `{0}` is given twice")]
+    Duplicate(String),
+    /// More labels than [`Labels::MAX_LABELS`].
+    #[error("{0} labels are more than the {max} that are allowed", max = Labels::MAX_LABELS)]
+    TooMany(usize),
+    /// A name or value was longer than allowed.
+    #[error("label `{name}` has {bytes} bytes, more than the {max} that are allowed")]
+    TooLong {
+        /// The label's name, cut short.
+        name: String,
+        /// Size that was given.
+        bytes: usize,
+        /// Size that is allowed.
+        max: usize,
+    },
+}
+
+/// Sorted, unique label pairs. The metric's name is the label `__name__`.
+#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// Name of the label that holds the metric's name.
+    pub const NAME: &'static str = "__name__";
+    /// Most labels in one set.
+    pub const MAX_LABELS: usize = 64;
+    /// Longest label name.
+    pub const MAX_NAME_BYTES: usize = 512;
+    /// Longest label value.
+    pub const MAX_VALUE_BYTES: usize = 4096;
+
+    /// Builds a set from pairs in any order. Pairs with an empty value are left out.
+    ///
+    /// # Errors
+    /// See [`LabelsError`].
+    pub fn new<N: Into<Box<str>>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (N, V)>) -> Result<Self, LabelsError> {
+        let mut all: Vec<(Box<str>, Box<str>)> =
+            pairs.into_iter().map(|(n, v)| (n.into(), v.into())).filter(|(_, v)| !v.is_empty()).collect();
+        all.sort_unstable();
+        if all.len() > Self::MAX_LABELS {
+            return Err(LabelsError::TooMany(all.len()));
+        }
+        for (name, value) in &all {
+            if name.is_empty() {
+                return Err(LabelsError::EmptyName);
+            }
+            let too_long = |bytes, max| LabelsError::TooLong { name: name.chars().take(64).collect(), bytes, max };
+            if name.len() > Self::MAX_NAME_BYTES {
+                return Err(too_long(name.len(), Self::MAX_NAME_BYTES));
+            }
+            if value.len() > Self::MAX_VALUE_BYTES {
+                return Err(too_long(value.len(), Self::MAX_VALUE_BYTES));
+            }
+        }
+        if let Some(pair) = all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(LabelsError::Duplicate(pair[0].0.to_string()));
+        }
+        Ok(Self(all.into_boxed_slice()))
+    }
+
+    /// The value of a label, if the set has it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.binary_search_by(|(n, _)| (**n).cmp(name)).ok().map(|at| &*self.0[at].1)
+    }
+
+    /// The metric's name, or nothing for a log stream.
+    #[must_use]
+    pub fn metric_name(&self) -> &str {
+        self.get(Self::NAME).unwrap_or("")
+    }
+
+    /// Pairs by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(n, v)| (&**n, &**v))
+    }
+
+    /// Number of labels.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no label at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A copy with these labels set (an empty value removes); the last of equal names wins.
+    ///
+    /// # Errors
+    /// See [`LabelsError`].
+    pub fn with<'a>(&'a self, changes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, LabelsError> {
+        let mut map: std::collections::BTreeMap<&str, &str> = self.iter().collect();
+        map.extend(changes);
+        Self::new(map)
+    }
+
+    /// A copy without these labels.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        Self(self.0.iter().filter(|(n, _)| !names.contains(&&**n)).cloned().collect())
+    }
+}
+
+/// As Prometheus writes a series: `name{a="b",c="d"}`.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.metric_name())?;
+        let mut others = self.iter().filter(|(n, _)| *n != Self::NAME).peekable();
+        if others.peek().is_none() && !self.metric_name().is_empty() {
+            return Ok(());
+        }
+        f.write_str("{")?;
+        for (at, (name, value)) in others.enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{name}={value:?}")?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As a map, so that JSON has the shape of Prometheus' and Loki's APIs.
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.iter())
+    }
+}
+
+/// Checks every invariant: a peer's labels are input.
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Labels;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of label names to values")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut pairs: Vec<(Box<str>, Box<str>)> = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    if pairs.len() > Labels::MAX_LABELS {
+                        return Err(serde::de::Error::custom(LabelsError::TooMany(pairs.len())));
+                    }
+                    pairs.push(pair);
+                }
+                Labels::new(pairs).map_err(serde::de::Error::custom)
+            }
+        }
+        from.deserialize_map(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_sorted_and_checked() {
+        let labels = Labels::new([("job", "node"), ("__name__", "up"), ("gone", "")]).unwrap();
+        assert_eq!(labels.to_string(), r#"up{job="node"}"#);
+        assert_eq!(labels.get("gone"), None);
+        assert_eq!(Labels::new([("a", "1"), ("a", "2")]), Err(LabelsError::Duplicate("a".into())));
+        assert_eq!(Labels::new([("", "1")]), Err(LabelsError::EmptyName));
+        assert!(matches!(Labels::new([("a", "x".repeat(5000))]), Err(LabelsError::TooLong { .. })));
+        assert_eq!(labels.with([("job", ""), ("b", "2")]).unwrap().to_string(), r#"up{b="2"}"#);
+    }
+
+    #[test]
+    fn json_is_a_map() {
+        let labels = Labels::new([("b", "2"), ("a", "1")]).unwrap();
+        let json = serde_json::to_string(&labels).unwrap();
+        assert_eq!(json, r#"{"a":"1","b":"2"}"#);
+        assert_eq!(serde_json::from_str::<Labels>(&json).unwrap(), labels);
+        assert!(serde_json::from_str::<Labels>(r#"{"":"1"}"#).is_err());
+    }
+}
