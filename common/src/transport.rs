@@ -329,7 +329,7 @@ impl Receiver {
     /// The stream broke, or the peer sent what it must not.
     pub async fn next<M: Message>(&mut self) -> Result<Option<M>, TransportError> {
         loop {
-            if let Some(message) = self.reader.next()? {
+            if let Some(message) = self.reader.take()? {
                 return Ok(Some(message));
             }
             match self.stream.read_chunk(64 << 10, true).await.map_err(|error| TransportError::Lost(error.to_string()))? {

@@ -1,5 +1,7 @@
 //! The wire: round trips, bounds, and the golden bytes of every version.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use shipwatch_common::{
     model::{AgentId, FileId, HostFacts, Labels, LogBatch, LogLine, Severity},
@@ -113,13 +115,13 @@ fn round_trip<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
     let mut reader = FrameReader::default();
     for byte in &frame[..frame.len() - 1] {
         reader.push(std::slice::from_ref(byte));
-        assert!(reader.next::<M>().unwrap().is_none());
+        assert!(reader.take::<M>().unwrap().is_none());
     }
     assert!(reader.is_mid_frame());
     reader.push(&frame[frame.len() - 1..]);
     reader.push(&frame);
-    assert_eq!(&reader.next::<M>().unwrap().unwrap(), message);
-    assert_eq!(&reader.next::<M>().unwrap().unwrap(), message);
+    assert_eq!(&reader.take::<M>().unwrap().unwrap(), message);
+    assert_eq!(&reader.take::<M>().unwrap().unwrap(), message);
     assert!(!reader.is_mid_frame());
 }
 
@@ -137,7 +139,7 @@ fn bounds_are_checked_before_anything_is_allocated() {
     let attempt = |header: &[u8]| {
         let mut reader = FrameReader::default();
         reader.push(header);
-        reader.next::<LaneOpen>().unwrap_err()
+        reader.take::<LaneOpen>().unwrap_err()
     };
     header[..4].copy_from_slice(&u32::try_from(MAX_WIRE_BYTES + 1).unwrap().to_be_bytes());
     assert!(matches!(attempt(&header), FrameError::TooLarge { .. }));
@@ -194,7 +196,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), series in 0..20usize) {
         let mut reader = FrameReader::default();
         reader.push(&bytes);
-        let _outcome = reader.next::<LaneMessage>();
+        let _outcome = reader.take::<LaneMessage>();
         let _outcome = decode::<ServerMessage>(&bytes);
         let _outcome = decode::<MetricsBatch>(&bytes);
         let mut decoder = SnapshotDecoder::<u8>::default();

@@ -100,7 +100,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// The stream cannot be read further after an error.
-    pub fn next<M: Message>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn take<M: Message>(&mut self) -> Result<Option<M>, FrameError> {
         let rest = &self.buffer[self.taken..];
         let Some((header, body)) = rest.split_at_checked(HEADER_BYTES) else { return Ok(None) };
         let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;

@@ -43,7 +43,7 @@ const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 fn scaled(value: f64, exponent: i32) -> Option<i64> {
     let factor = 10f64.powi(exponent);
     let whole = (value * factor).round();
-    if !(whole.abs() < MAX_EXACT) {
+    if whole.is_nan() || whole.abs() >= MAX_EXACT {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, reason = "checked to be a whole number below 2^53")]
