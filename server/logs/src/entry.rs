@@ -130,8 +130,9 @@ impl Serialize for Entry {
 /// Brings the lines of each file into the order of the file. Lines of different files, and lines from no file, stay in the
 /// order they have. Files come in the order of their first line.
 pub fn sort_in_file_order(entries: &mut Vec<Entry>) {
-    let mut files: Vec<((Arc<str>, FileId), Vec<Entry>)> = Vec::new();
-    let mut known: std::collections::HashMap<(Arc<str>, FileId), usize> = std::collections::HashMap::new();
+    type File = (Arc<str>, FileId);
+    let mut files: Vec<(File, Vec<Entry>)> = Vec::new();
+    let mut known: std::collections::HashMap<File, usize> = std::collections::HashMap::new();
     for entry in entries.drain(..) {
         let key = (Arc::clone(&entry.agent), entry.file);
         let at = *known.entry(key.clone()).or_insert_with(|| {

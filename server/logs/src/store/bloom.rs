@@ -59,7 +59,8 @@ pub(crate) fn tokens(text: &str, mut found: impl FnMut(Token)) {
             if !c.is_ascii() {
                 token.kind = Kind::Unicode;
             }
-            token.hash = c.to_lowercase().fold(token.hash, feed);
+            // The common case without a table of Unicode.
+            token.hash = if c.is_ascii() { feed(token.hash, c.to_ascii_lowercase()) } else { c.to_lowercase().fold(token.hash, feed) };
             token.end = end;
         } else if let Some(token) = run.take() {
             found(token);
@@ -91,6 +92,9 @@ const fn is_cjk(c: char) -> bool {
 }
 
 fn feed(hash: u64, c: char) -> u64 {
+    if c.is_ascii() {
+        return (hash ^ u64::from(c)).wrapping_mul(FNV_PRIME);
+    }
     let mut bytes = [0; 4];
     c.encode_utf8(&mut bytes).bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
 }

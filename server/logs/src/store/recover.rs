@@ -59,13 +59,14 @@ pub(crate) fn open(dir: &Path, config: &Config) -> Result<(Head, Shared, OpenRep
     fs::create_dir_all(dir).map_err(|error| Error::io(dir, &error))?;
     let lock = lock(dir)?;
     let mut report = OpenReport::default();
-    let days = open_days(dir, &mut report)?;
+    let (days, floor) = open_days(dir, &mut report)?;
     let path = dir.join("head.db");
     let head = match Head::open(&path, config.head_max_bytes) {
         Err(error) if error.is_corrupt() => replace_head(&path, config.head_max_bytes, &error, &mut report)?,
         result => result?,
     };
     finish_seals(dir, &head, &days, &mut report)?;
+    head.start_above(floor)?;
     report.days = days.len();
     let lines: i64 = head.conn.query_row("SELECT coalesce(sum(n), 0) FROM batches", [], |row| row.get(0)).map_err(head.error())?;
     report.head_lines = head::unsigned(lines);
@@ -93,7 +94,8 @@ fn lock(dir: &Path) -> Result<fs::File> {
     }
 }
 
-fn open_days(dir: &Path, report: &mut OpenReport) -> Result<BTreeSet<Day>> {
+/// Opens each day once. Returns the sound ones, and the highest number of a row in them.
+fn open_days(dir: &Path, report: &mut OpenReport) -> Result<(BTreeSet<Day>, i64)> {
     let mut days = BTreeSet::new();
     let mut journals = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| Error::io(dir, &error))? {
@@ -109,38 +111,53 @@ fn open_days(dir: &Path, report: &mut OpenReport) -> Result<BTreeSet<Day>> {
         fs::remove_file(&path).map_err(|error| Error::io(&path, &error))?;
     }
     let mut sound = BTreeSet::new();
-    for day in days {
-        let path = day.path(dir);
-        match day::open(&path) {
-            Ok(_) => {
-                sound.insert(day);
-            }
-            Err(error) if error.is_corrupt() => report.damaged.push(set_aside(&path, error.to_string())?),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sound)
-}
-
-/// Deletes from the head what the day files have, and keeps numbers above all marks.
-fn finish_seals(dir: &Path, head: &Head, days: &BTreeSet<Day>, report: &mut OpenReport) -> Result<()> {
-    let waiting = head.pending()?;
     let mut floor = 0;
     for day in days {
         let path = day.path(dir);
+        let highest = day::open(&path).and_then(|conn| {
+            conn.query_row("SELECT coalesce(max(sealed_upto), 0) FROM streams", [], |row| row.get(0))
+                .map_err(|error| Error::sql(&path, &error))
+        });
+        match highest {
+            Ok(highest) => {
+                floor = floor.max(highest);
+                sound.insert(day);
+            }
+            Err(error) if error.is_corrupt() => {
+                let mut damage = set_aside(&path, error.to_string())?;
+                damage.lost_lines = stored_lines(Path::new(&damage.moved_to));
+                report.damaged.push(damage);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((sound, floor))
+}
+
+/// How many lines a damaged day had, where that can still be read.
+fn stored_lines(path: &Path) -> Option<u64> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).ok()?;
+    conn.query_row("SELECT coalesce(sum(lines), 0) FROM streams", [], |row| row.get(0)).map(head::unsigned).ok()
+}
+
+/// Deletes from the head what the day files have.
+fn finish_seals(dir: &Path, head: &Head, days: &BTreeSet<Day>, report: &mut OpenReport) -> Result<()> {
+    let mut waiting: Vec<_> = head.pending()?.into_keys().filter(|(day, _)| days.contains(day)).collect();
+    waiting.sort_unstable();
+    for streams in waiting.chunk_by(|a, b| a.0 == b.0) {
+        let Some((day, _)) = streams.first() else { continue };
+        let path = day.path(dir);
         let conn = day::open(&path)?;
-        let sql = |error: rusqlite::Error| Error::sql(&path, &error);
-        let highest: i64 = conn.query_row("SELECT coalesce(max(sealed_upto), 0) FROM streams", [], |row| row.get(0)).map_err(sql)?;
-        floor = floor.max(highest);
-        for (_, labels) in waiting.keys().filter(|(of, _)| of == day) {
+        let mut statement = conn.prepare("SELECT sealed_upto FROM streams WHERE labels = ?1").map_err(|error| Error::sql(&path, &error))?;
+        for (_, labels) in streams {
             let upto: Option<i64> =
-                conn.query_row("SELECT sealed_upto FROM streams WHERE labels = ?1", [labels], |row| row.get(0)).optional().map_err(sql)?;
+                statement.query_row([labels], |row| row.get(0)).optional().map_err(|error| Error::sql(&path, &error))?;
             if let Some(upto) = upto {
                 report.finished_rows += head.delete_sealed(*day, labels, upto)?;
             }
         }
     }
-    head.start_above(floor)
+    Ok(())
 }
 
 /// Moves a damaged head away and takes over what is sound in it.

@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use shipwatch_common::{model::Labels, time::UnixNs};
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -63,7 +63,7 @@ pub(crate) struct Snapshot<'a> {
 #[derive(Debug)]
 pub(crate) struct DaySnapshot<'a> {
     head: &'a Connection,
-    head_path: &'a PathBuf,
+    head_path: &'a Path,
     conn: Option<Connection>,
     path: PathBuf,
     /// Streams of the day's file that the plan selects.
@@ -99,7 +99,7 @@ impl<'a> Snapshot<'a> {
         &self.head
     }
 
-    pub(crate) const fn head_path(&self) -> &PathBuf {
+    pub(crate) fn head_path(&self) -> &Path {
         &self.head_path
     }
 
@@ -133,7 +133,7 @@ impl<'a> Snapshot<'a> {
     }
 
     /// A day without a file, or whose file was just deleted, has only rows in the head.
-    fn open(&self, day: Day, path: &PathBuf, stats: &mut QueryStats) -> Option<Connection> {
+    fn open(&self, day: Day, path: &Path, stats: &mut QueryStats) -> Option<Connection> {
         if !self.shared.days().contains(&day) {
             return None;
         }
@@ -188,7 +188,7 @@ impl<'a> Snapshot<'a> {
 }
 
 /// The streams of a day with their marks, and the blocks that the plan may match.
-fn list(conn: &Connection, path: &PathBuf, plan: &Plan, stats: &mut QueryStats) -> Result<Listing> {
+fn list(conn: &Connection, path: &Path, plan: &Plan, stats: &mut QueryStats) -> Result<Listing> {
     let sql = |error: rusqlite::Error| Error::sql(path, &error);
     let mut listing = Listing::default();
     let mut streams: HashMap<i64, Arc<Labels>> = HashMap::new();
@@ -314,7 +314,7 @@ impl DaySnapshot<'_> {
         Counts::decode(&packed.ok()?).ok()
     }
 
-    fn blob(&self, query: &str, id: i64, conn: Option<&Connection>, path: &PathBuf) -> Result<Vec<u8>> {
+    fn blob(&self, query: &str, id: i64, conn: Option<&Connection>, path: &Path) -> Result<Vec<u8>> {
         conn.ok_or(Error::Closed)?
             .query_row(query, [id], |row| row.get(0))
             .optional()
@@ -324,7 +324,7 @@ impl DaySnapshot<'_> {
 
     fn bad(&self, candidate: &Candidate, what: &str) -> Error {
         let (path, id) = match candidate.place {
-            Place::Block(id) => (&self.path, id),
+            Place::Block(id) => (self.path.as_path(), id),
             Place::Head(id) => (self.head_path, id),
         };
         Error::Corrupt { path: path.display().to_string(), what: format!("block {id}: {what}") }

@@ -6,6 +6,7 @@ use shipwatch_common::model::{FileId, LogLine, Severity};
 use std::{collections::HashMap, fs, time::Duration};
 use tempfile::TempDir;
 
+mod crash;
 mod damage;
 mod model;
 

@@ -357,8 +357,8 @@ impl Writer {
             let over = self.shared.config.max_bytes > 0 && total > self.shared.config.max_bytes && day < today;
             if day < first || over {
                 self.days.remove(&day);
-                self.shared.days_mut().remove(&day);
                 recover::remove(&day.path(&self.shared.dir))?;
+                self.shared.days_mut().remove(&day);
                 total -= bytes;
                 done.bytes += bytes;
                 done.days.push(day.to_string());
