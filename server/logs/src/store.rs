@@ -17,6 +17,7 @@ pub(crate) mod day;
 pub(crate) mod frame;
 pub(crate) mod head;
 pub(crate) mod recover;
+pub(crate) mod screen;
 pub(crate) mod seal;
 pub(crate) mod snapshot;
 pub(crate) mod stats;

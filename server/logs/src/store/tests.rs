@@ -361,6 +361,24 @@ fn large_streams_are_sealed_without_being_asked() {
 }
 
 #[test]
+fn a_row_that_is_sealed_under_a_query_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(&dir);
+    store(&engine, 1, "shop", &["one", "two"]);
+    store(&engine, 2, "admin", &["three"]);
+    let plan = crate::query::plan::Plan::new(&Query::default(), T, T + DAY);
+    let mut stats = crate::QueryStats::default();
+    let mut snapshot = snapshot::Snapshot::take(&engine.shared).unwrap();
+    seal(&engine);
+    store(&engine, 3, "shop", &["after the snapshot"]);
+    let (day, found) = snapshot.day(Day::of(T), &plan, &mut stats).unwrap();
+    let places: Vec<_> = found.iter().map(|candidate| (matches!(candidate.place, snapshot::Place::Block(_)), candidate.n)).collect();
+    assert_eq!(places.iter().filter(|(block, _)| *block).map(|(_, n)| n).sum::<u64>(), 3);
+    assert!(places.iter().all(|(block, _)| *block), "the head's rows are covered by the marks: {places:?}");
+    assert!(found.iter().all(|candidate| day.columns(candidate, &mut stats).is_some()));
+}
+
+#[test]
 fn a_query_sees_each_line_once_while_it_is_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = open(&dir);

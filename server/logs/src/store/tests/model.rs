@@ -206,7 +206,7 @@ fn run(steps: Vec<Step>, limit: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_is_a_list_of_lines(steps in prop::collection::vec(step(), 1..16), limit in 1usize..9) {
