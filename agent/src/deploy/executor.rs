@@ -166,7 +166,8 @@ impl Executor {
         let context = Arc::new(Context { setup, stop: stop.clone(), cache, sink });
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         let (ended_sender, ended) = mpsc::channel();
-        let manager = Manager { context, sender: sender.clone(), running: HashMap::new(), unreported: BTreeSet::new() };
+        let manager =
+            Manager { context, sender: sender.clone(), running: HashMap::new(), unreported: BTreeSet::new(), deferred: Vec::new() };
         thread::Builder::new().name("deploy".to_owned()).spawn(move || manager.run(&receiver, &ended_sender)).map_err(OpenError::Thread)?;
         Ok(Self { sender, stop, ended })
     }
@@ -244,6 +245,8 @@ struct Manager {
     sender: SyncSender<Message>,
     running: HashMap<String, Running>,
     unreported: BTreeSet<String>,
+    /// Commands for apps whose last deployment has ended but still cleans up.
+    deferred: Vec<(Command, bool)>,
 }
 
 /// Why a command is answered with `Refused`. Remembered ones are answered the same way when repeated.
@@ -273,6 +276,9 @@ impl Manager {
                     }
                     if self.running.is_empty() {
                         self.context.cache.tidy(&BTreeSet::new());
+                    }
+                    for (command, local) in std::mem::take(&mut self.deferred) {
+                        self.command(&command, local);
                     }
                 }
                 Ok(Message::Stop { until: at }) => until = Some(at),
@@ -316,10 +322,17 @@ impl Manager {
         let root = policy::resolve_existing(Path::new(root)).map_err(|error| refused(format!("root {root}: {error}")))?;
         let identity = Identity { app: app.clone(), root };
         let key = identity.key();
-        if let Some(running) = self.running.get(&key) {
-            return self.while_running(running, command, local);
-        }
-        if let Some(other) = self.running.values().find(|other| other.identity.app == identity.app || overlap(&other.identity, &identity)) {
+        let in_the_way = |other: &&Running| other.identity.app == identity.app || overlap(&other.identity, &identity);
+        if let Some(other) = self.running.get(&key).or_else(|| self.running.values().find(in_the_way)) {
+            let ended = locked(&other.store).state().run.is_none();
+            if ended && self.deferred.len() < QUEUE {
+                // Its end was told, so the server may well send the next command, but its worker still cleans up.
+                self.deferred.push((command.clone(), local));
+                return Ok(());
+            }
+            if other.identity == identity {
+                return self.while_running(other, command, local);
+            }
             return Err(refused(format!("deployment {} of app {} is under way", other.deployment_id, other.identity.app)));
         }
         self.check_root(&identity)?;
