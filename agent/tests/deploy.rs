@@ -12,5 +12,7 @@ mod crashes;
 mod host;
 #[path = "deploy/releases.rs"]
 mod releases;
+#[path = "deploy/sample_app.rs"]
+mod sample_app;
 #[path = "deploy/steps.rs"]
 mod steps;

@@ -15,7 +15,7 @@ use super::{
     plan::{self, Next, Op, Which},
     report::Reporter,
     shim::Task,
-    state::{Accepted, Record, Release, Run, Turn},
+    state::{Accepted, Record, Release, Run},
     step::{self, FollowError, Found},
     store::{AppStore, StoreError},
     unpack::{self, Limits, UnpackError},
@@ -84,13 +84,13 @@ impl Worker {
 
     /// Until the deployment ends or the agent does. True once the end was handed to the event sink.
     pub(crate) async fn run(mut self, resumed: bool) -> Result<bool, Halt> {
-        let (state, reason) = match self.run_state().turn {
-            Some((Turn::Undo { .. } | Turn::Back { .. }, reason)) => (HostState::Reverting, reason),
-            None if self.switched() => (HostState::Switching, "going on after a restart of the agent".to_owned()),
-            None if resumed => (HostState::Preparing, "going on after a restart of the agent".to_owned()),
-            None => (HostState::Preparing, format!("release {}", self.accepted.new.name)),
+        let run = self.run_state();
+        let reason = match &run.turn {
+            Some((_, reason)) => reason.clone(),
+            None if resumed => "going on after a restart of the agent".to_owned(),
+            None => format!("release {}", self.accepted.new.name),
         };
-        self.report.state(state, &reason, self.serving());
+        self.report.state(plan::state(&run), &reason, self.serving());
         loop {
             let next = plan::next(&self.run_state());
             match next {
@@ -110,12 +110,6 @@ impl Worker {
         let store = locked(&self.store);
         let empty = || Run { accepted: self.accepted.clone(), aborted: false, turn: None, attempts: Vec::new() };
         store.state().run.clone().unwrap_or_else(empty)
-    }
-
-    fn switched(&self) -> bool {
-        let run = self.run_state();
-        let list = plan::operations(&run);
-        run.current().any(|attempt| list.get(attempt.op).is_some_and(|planned| matches!(planned.op, Op::Switch(_))))
     }
 
     fn append(&self, record: Record) -> Result<(), StoreError> {
@@ -393,7 +387,6 @@ impl Worker {
         if reported {
             self.append(Record::Reported { deployment_id: self.accepted.deployment_id.clone() })?;
         }
-        locked(&self.store).release_reserve();
         if let Err(error) = self.clean_up() {
             tracing::warn!(%error, root = %self.layout.root().display(), "could not clean up old releases");
         }

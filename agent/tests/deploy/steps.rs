@@ -78,6 +78,24 @@ fn a_flood_of_output_is_bounded_on_disk_and_on_the_wire() {
 }
 
 #[test]
+fn output_and_reasons_are_masked_as_log_lines_are() {
+    let host = Host::new();
+    let line = "charged lihua@example.com, password=hunter2";
+    let masked = host.setup().masker.mask(line).text.into_owned();
+    let mut spec = only(&host, &format!("echo '{line}'"));
+    spec.health[0].exec = Some(format!("echo '{line}'; exit 1"));
+    spec.health[0].deadline = Duration::from_millis(50);
+    let (executor, log) = host.open();
+    let command = host.deploy(spec);
+    executor.handle(command.clone()).unwrap();
+    let (_, reason) = log.end(&command.deployment_id);
+    assert_eq!(log.output(&command.deployment_id), format!("{masked}\n"));
+    assert!(reason.contains("charged"), "{reason}");
+    assert_eq!(reason.contains("lihua@example.com"), masked.contains("lihua@example.com"), "{reason}");
+    close(executor);
+}
+
+#[test]
 fn stopping_the_agent_is_prompt_and_the_step_goes_on() {
     let host = Host::new();
     let shared = host.root("shop").join("shared");
