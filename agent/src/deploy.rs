@@ -1,11 +1,11 @@
 //! Deployments on this host: brings a release up, or goes back by itself.
 //!
 //! ```text
-//! command -> executor (policy, fencing, duplicates) -> worker: plan -> journal -> act -> journal -> events
+//! command -> manager (policy, fencing, duplicates) -> worker: plan -> journal -> act -> journal -> events
 //!                                                        acts: fetch, unpack, layout (switch), step + shim, health
 //! ```
 //!
-//! - [`executor`]: the thread that takes commands and owns the workers; [`local`]: the same without a server
+//! - [`executor`]: the handle; `manager`: the thread that takes commands and owns the workers; [`local`]: without a server
 //! - `plan` (what is next, pure), `state` (what the journal means, pure), `journal`, `store` (files of one app)
 //! - `fetch`, `unpack`, `layout`, `health`: the built-in operations; `step`, [`shim`], `output`: commands of the spec
 //!
@@ -28,6 +28,7 @@ mod health;
 mod journal;
 mod layout;
 pub mod local;
+mod manager;
 mod output;
 mod plan;
 mod report;

@@ -59,9 +59,13 @@ impl<'a> Follower<'a> {
             left_out_bytes: 0,
             chunks: VecDeque::new(),
         };
-        if sent > 0 && follower.read(sent, usize::MAX).is_ok() {
-            follower.chunks.clear();
+        if sent > 0
+            && let Err(error) = follower.read(sent, 0)
+        {
+            tracing::debug!(%error, path = %path.display(), "could not read again what was sent of a step's output");
         }
+        follower.chunks.clear();
+        follower.left_out_bytes = 0;
         follower
     }
 

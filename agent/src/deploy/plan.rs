@@ -117,6 +117,18 @@ fn finished(run: &Run) -> Next {
     }
 }
 
+/// How far it is, for the server.
+#[must_use]
+pub(crate) fn state(run: &Run) -> HostState {
+    let list = operations(run);
+    let switched = run.current().any(|attempt| list.get(attempt.op).is_some_and(|planned| matches!(planned.op, Op::Switch(_))));
+    match run.turn {
+        Some(_) => HostState::Reverting,
+        None if switched => HostState::Switching,
+        None => HostState::Preparing,
+    }
+}
+
 /// The way back that fits what has begun.
 fn turn_for(run: &Run) -> Turn {
     let list = forward(&run.accepted);

@@ -5,7 +5,8 @@
 //! ```text
 //! step.json   what to run        lock      held by the shim while it lives
 //! output      what it printed    started   the shim is about to run the step
-//! cancelled   do not begin       exit      how it ended
+//! cancelled   do not begin       process   the step itself
+//!                                exit      how it ended
 //! ```
 //!
 //! # Invariants
@@ -79,6 +80,35 @@ pub struct Task {
 pub struct Started {
     /// Of the running kernel: another one means that the host was rebooted.
     pub boot_id: String,
+    /// The shim itself.
+    pub pid: u32,
+}
+
+/// The step's process, for ending it if its shim is killed: a number alone may have been given to another process.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    /// Clock ticks after boot, as the kernel tells.
+    pub(crate) started: u64,
+}
+
+impl Process {
+    /// What runs under that number now.
+    pub(crate) fn look(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; the 22nd field is the 20th behind it.
+        let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, started })
+    }
+
+    /// Ends its process group, if it is still the same process.
+    pub(crate) fn kill_group(&self) {
+        if Self::look(self.pid).as_ref() == Some(self)
+            && let Some(pid) = Pid::from_raw(self.pid)
+        {
+            signal(pid, Signal::KILL);
+        }
+    }
 }
 
 /// How a step ended.
@@ -196,9 +226,15 @@ fn supervise(dir: &Path) -> Result<(), StoreError> {
     }
     let task: Task = store::read_json(&dir.join("step.json"))?;
     let output = OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join("output")).map_err(io)?;
-    record(dir, "started", &Started { boot_id: boot_id() })?;
+    record(dir, "started", &Started { boot_id: boot_id(), pid: std::process::id() })?;
     let exit = match spawn(&task, &output) {
-        Ok(child) => wait(child, Duration::from_millis(task.timeout_ms), &output).map_err(io)?,
+        Ok(child) => {
+            let process = i32::try_from(child.id()).ok().and_then(Process::look);
+            if let Some(Err(error)) = process.map(|process| store::write_json(&dir.join("process"), &process)) {
+                tracing::debug!(%error, "could not note the step's process");
+            }
+            wait(child, Duration::from_millis(task.timeout_ms), &output).map_err(io)?
+        }
         Err(error) => Exit { error: Some(format!("could not start /bin/sh in {}: {error}", task.cwd.display())), ..Exit::default() },
     };
     record(dir, "exit", &exit)

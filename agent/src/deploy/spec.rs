@@ -69,6 +69,14 @@ env: {PORT: '8080'}
     }
 
     #[test]
+    fn a_release_may_look_like_a_number() {
+        for release in ["20240131", "1.10", "'2'"] {
+            let spec = read(&GOOD.replace("release: v1.2", &format!("release: {release}"))).unwrap();
+            assert_eq!(spec.release, release.trim_matches('\''));
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_line_or_key() {
         for (from, to, told) in [
             ("root: /srv/shop", "rooot: /srv/shop", "line 7: "),

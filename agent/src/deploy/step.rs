@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - A step whose end is not known is never reported as ended: it is `Alive`, or it is `Interrupted`.
-//! - After [`inspect`] said `NeverBegan`, the step will not begin any more.
+//! - After [`inspect`] said `NeverBegan`, the step will not begin any more; after `Interrupted`, it does not go on.
 
 use super::{
     output::Follower,
@@ -22,7 +22,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 /// How often the step's files are looked at.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(25);
 /// For the shim to begin, and to write the end after it has killed the step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -46,6 +46,8 @@ pub(crate) enum Found {
     Alive,
     /// It was started, and nobody knows how it ended.
     Interrupted(String),
+    /// It was killed and does not end (a dead disk or network mount); another attempt would run beside it.
+    Stuck(String),
 }
 
 /// Why following stopped without an end.
@@ -106,7 +108,12 @@ pub(crate) fn inspect(dir: &Path) -> Result<Found, StoreError> {
         cancelled.and_then(|()| super::journal::sync_parent(&dir.join("cancelled"))).map_err(io)?;
         return Ok(Found::NeverBegan);
     };
-    let why = if started.boot_id == shim::boot_id() { "what ran it was killed" } else { "the host was rebooted" };
+    let same_boot = started.boot_id == shim::boot_id();
+    if same_boot && let Some(process) = shim::read::<shim::Process>(dir, "process")? {
+        // Whatever is decided now, it must not be done beside what is left of this attempt.
+        process.kill_group();
+    }
+    let why = if same_boot { "what ran it was killed" } else { "the host was rebooted" };
     Ok(Found::Interrupted(format!("it is not known how it ended, since {why} while it ran")))
 }
 
@@ -143,7 +150,7 @@ pub(crate) async fn follow(
         match found {
             None if began.elapsed() > patience => {
                 let why = format!("it does not end although it was killed after {}", shipwatch_common::time::format_duration(timeout));
-                return Ok(Found::Interrupted(why));
+                return Ok(Found::Stuck(why));
             }
             None => {}
             Some(found) => {
@@ -233,11 +240,11 @@ mod tests {
         let lock = shim::open_lock(&dir).unwrap();
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
         assert!(matches!(inspect(&dir).unwrap(), Found::Alive));
-        fs::write(dir.join("started"), "{\"boot_id\":\"another\"}").unwrap();
+        fs::write(dir.join("started"), "{\"boot_id\":\"another\",\"pid\":1}").unwrap();
         drop(lock);
         let Found::Interrupted(why) = inspect(&dir).unwrap() else { panic!() };
         assert!(why.contains("rebooted"), "{why}");
-        fs::write(dir.join("started"), format!("{{\"boot_id\":\"{}\"}}", shim::boot_id())).unwrap();
+        fs::write(dir.join("started"), format!("{{\"boot_id\":\"{}\",\"pid\":1}}", shim::boot_id())).unwrap();
         let Found::Interrupted(why) = inspect(&dir).unwrap() else { panic!() };
         assert!(why.contains("killed"), "{why}");
         fs::write(dir.join("exit"), "{\"code\":4,\"signal\":null,\"timed_out\":false,\"error\":null,\"dropped_bytes\":0}  ").unwrap();

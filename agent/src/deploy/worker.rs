@@ -15,7 +15,7 @@ use super::{
     plan::{self, Next, Op, Which},
     report::Reporter,
     shim::Task,
-    state::{Accepted, Record, Release, Run, Turn},
+    state::{Accepted, Record, Release, Run},
     step::{self, FollowError, Found},
     store::{AppStore, StoreError},
     unpack::{self, Limits, UnpackError},
@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs of deployments whose release is gone that are kept for looking into.
 const RUNS_KEPT: usize = 5;
+/// Attempts at a step that is interrupted while the agent lives: whatever kills it may do so each time.
+const RERUNS: u32 = 3;
 
 /// Why a worker ended before its deployment.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,13 @@ pub(crate) enum Halt {
 
 /// What an operation came to: a detail for people either way.
 type Done = Result<String, String>;
+
+/// What an attempt at a step came to.
+enum Stepped {
+    Done(Done),
+    /// It was interrupted, and its spec permits to run it again.
+    Again(String),
+}
 
 pub(crate) struct Worker {
     context: Arc<Context>,
@@ -75,13 +84,13 @@ impl Worker {
 
     /// Until the deployment ends or the agent does. True once the end was handed to the event sink.
     pub(crate) async fn run(mut self, resumed: bool) -> Result<bool, Halt> {
-        let (state, reason) = match self.run_state().turn {
-            Some((Turn::Undo { .. } | Turn::Back { .. }, reason)) => (HostState::Reverting, reason),
-            None if self.switched() => (HostState::Switching, "going on after a restart of the agent".to_owned()),
-            None if resumed => (HostState::Preparing, "going on after a restart of the agent".to_owned()),
-            None => (HostState::Preparing, format!("release {}", self.accepted.new.name)),
+        let run = self.run_state();
+        let reason = match &run.turn {
+            Some((_, reason)) => reason.clone(),
+            None if resumed => "going on after a restart of the agent".to_owned(),
+            None => format!("release {}", self.accepted.new.name),
         };
-        self.report.state(state, &reason, self.serving());
+        self.report.state(plan::state(&run), &reason, self.serving());
         loop {
             let next = plan::next(&self.run_state());
             match next {
@@ -103,12 +112,6 @@ impl Worker {
         store.state().run.clone().unwrap_or_else(empty)
     }
 
-    fn switched(&self) -> bool {
-        let run = self.run_state();
-        let list = plan::operations(&run);
-        run.current().any(|attempt| list.get(attempt.op).is_some_and(|planned| matches!(planned.op, Op::Switch(_))))
-    }
-
     fn append(&self, record: Record) -> Result<(), StoreError> {
         locked(&self.store).append(record)
     }
@@ -127,14 +130,26 @@ impl Worker {
         if matches!(op, Op::Switch(Which::New)) {
             self.report.state(HostState::Switching, &format!("to release {}", self.accepted.new.name), self.serving());
         }
-        self.append(Record::Began { seq, op: at })?;
-        self.report.started(&plan::label(&self.accepted, op));
-        let began = Instant::now();
-        let done = match op {
-            Op::Step(which, step) => self.step(seq, which, step).await?,
-            other => self.built_in(other).await?,
-        };
-        self.ended(seq, op, done, began)
+        let mut seq = seq;
+        for left in (0..RERUNS).rev() {
+            self.append(Record::Began { seq, op: at })?;
+            self.report.started(&plan::label(&self.accepted, op));
+            let began = Instant::now();
+            let done = match op {
+                Op::Step(which, step) => match self.step(seq, which, step).await? {
+                    Stepped::Done(done) => done,
+                    Stepped::Again(why) if left > 0 => {
+                        tracing::warn!(why, deployment = self.accepted.deployment_id, "a step was interrupted, running it again");
+                        seq += 1;
+                        continue;
+                    }
+                    Stepped::Again(why) => Err(why),
+                },
+                other => self.built_in(other).await?,
+            };
+            return self.ended(seq, op, done, began);
+        }
+        Ok(())
     }
 
     fn ended(&mut self, seq: u32, op: Op, done: Done, began: Instant) -> Result<(), Halt> {
@@ -169,7 +184,7 @@ impl Worker {
         let done = match found {
             Found::Interrupted(_) if step.on_interrupt == OnInterrupt::Rerun => return self.again(seq, op).await,
             Found::NeverBegan => return self.again(seq, op).await,
-            Found::Interrupted(why) => Err(why),
+            Found::Interrupted(why) | Found::Stuck(why) => Err(why),
             Found::Ended(exit) => outcome(&exit, &step),
             Found::Alive => Err("it is not known how it ended".to_owned()),
         };
@@ -196,9 +211,9 @@ impl Worker {
         locked(&self.store).runs_dir().join(&self.accepted.deployment_id).join(format!("{seq}-{}", step.id))
     }
 
-    async fn step(&mut self, seq: u32, which: Which, at: usize) -> Result<Done, Halt> {
+    async fn step(&mut self, seq: u32, which: Which, at: usize) -> Result<Stepped, Halt> {
         let (Some(step), Some(release)) = (self.spec_step(which, at), self.release(which).cloned()) else {
-            return Ok(Err("the step is no longer known".to_owned()));
+            return Ok(Stepped::Done(Err("the step is no longer known".to_owned())));
         };
         let dir = self.run_dir(seq, &step);
         let mut launcher = self.context.launcher();
@@ -216,12 +231,13 @@ impl Worker {
                 .and_then(|()| step::launch(&launcher, &dir, &unit).map_err(|error| format!("could not start the step: {error}")));
             let found = match launched {
                 Ok(child) => self.follow(&dir, &step, Some(child)).await?,
-                Err(error) if !launcher.systemd => return Ok(Err(error)),
+                Err(error) if !launcher.systemd => return Ok(Stepped::Done(Err(error))),
                 Err(_) => Found::NeverBegan,
             };
             match found {
-                Found::Ended(exit) => return Ok(outcome(&exit, &step)),
-                Found::Interrupted(why) => return Ok(Err(why)),
+                Found::Ended(exit) => return Ok(Stepped::Done(outcome(&exit, &step))),
+                Found::Interrupted(why) if step.on_interrupt == OnInterrupt::Rerun => return Ok(Stepped::Again(why)),
+                Found::Interrupted(why) | Found::Stuck(why) => return Ok(Stepped::Done(Err(why))),
                 // No systemd to talk to after all. The directory is used up, since it says "do not begin".
                 Found::NeverBegan if launcher.systemd => {
                     tracing::warn!(complaint = step::complaint(&dir), "systemd-run did not start the step, starting it without");
@@ -230,7 +246,9 @@ impl Worker {
                         return Err(StoreError::Io { path: dir, source }.into());
                     }
                 }
-                Found::NeverBegan | Found::Alive => return Ok(Err(format!("the step was not started: {}", step::complaint(&dir)))),
+                Found::NeverBegan | Found::Alive => {
+                    return Ok(Stepped::Done(Err(format!("the step was not started: {}", step::complaint(&dir)))));
+                }
             }
         }
     }
@@ -369,7 +387,6 @@ impl Worker {
         if reported {
             self.append(Record::Reported { deployment_id: self.accepted.deployment_id.clone() })?;
         }
-        locked(&self.store).release_reserve();
         if let Err(error) = self.clean_up() {
             tracing::warn!(%error, root = %self.layout.root().display(), "could not clean up old releases");
         }
