@@ -391,3 +391,146 @@ impl Serialize for Seconds {
         if self.0 % 1_000 == 0 { to.serialize_i64(self.0 / 1_000) } else { to.serialize_f64(self.0 as f64 / 1_000.0) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::MemSource;
+    use shipwatch_common::model::Sample;
+
+    fn source() -> MemSource {
+        let mut source = MemSource::new();
+        for (job, at, value) in [("a", 0, 1.5), ("a", 60_000, f64::NAN), ("b", 0, f64::INFINITY), ("b", 60_500, -2.0)] {
+            let labels = Arc::new(Labels::new([("__name__", "up"), ("job", job)]).unwrap());
+            source.push(Sample { labels, ts_ms: at, value });
+        }
+        source
+    }
+
+    fn pairs(text: &str) -> Vec<(String, String)> {
+        text.split('&').filter_map(|pair| pair.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+    }
+
+    type Call = fn(&dyn Source, Params<'_>) -> Reply;
+
+    const QUERY: Call = |source, params| query(source, params, 60_000, &EvalOptions::default());
+    const RANGE: Call = |source, params| query_range(source, params, &EvalOptions::default());
+
+    #[track_caller]
+    fn check(call: Call, params: &str, status: u16, body: &str) {
+        let reply = call(&source(), Params(&pairs(params)));
+        assert_eq!((reply.status(), serde_json::to_string(&reply).unwrap().as_str()), (status, body), "{params}");
+    }
+
+    #[test]
+    fn answers_have_the_shape_that_grafana_reads() {
+        check(QUERY, "query=1+1&time=4", 200, r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
+        check(QUERY, "query='x'&time=4.5", 200, r#"{"status":"success","data":{"resultType":"string","result":[4.5,"x"]}}"#);
+        check(
+            QUERY,
+            "query=up",
+            200,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[60,"NaN"]},{"metric":{"__name__":"up","job":"b"},"value":[60,"+Inf"]}]}}"#,
+        );
+        check(QUERY, "query=none", 200, r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
+        check(
+            QUERY,
+            "query=up{job='b'}[2m]&time=1970-01-01T00:01:01Z",
+            200,
+            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"b"},"values":[[0,"+Inf"],[60.5,"-2"]]}]}}"#,
+        );
+        check(
+            RANGE,
+            "query=sum(up{job='a'})&start=0&end=60&step=30",
+            200,
+            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[0,"1.5"],[30,"1.5"],[60,"NaN"]]}]}}"#,
+        );
+        check(
+            QUERY,
+            "query=up&limit=1",
+            200,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[60,"NaN"]}]},"warnings":["results truncated due to limit"]}"#,
+        );
+    }
+
+    #[test]
+    fn metadata_answers() {
+        let labels: Call = |source, params| labels(source, params);
+        let jobs: Call = |source, params| label_values(source, "job", params);
+        let escaped: Call = |source, params| label_values(source, "U__j_6f_b", params);
+        check(labels, "", 200, r#"{"status":"success","data":["__name__","job"]}"#);
+        check(labels, "match[]=none", 200, r#"{"status":"success","data":[]}"#);
+        check(jobs, "match[]=up&start=0&end=1&limit=40000", 200, r#"{"status":"success","data":["a","b"]}"#);
+        check(escaped, "limit=1", 200, r#"{"status":"success","data":["a"],"warnings":["results truncated due to limit"]}"#);
+        check(
+            series,
+            "match[]={__name__!=\"\"}&match[]=up{job='a'}&limit=2",
+            200,
+            r#"{"status":"success","data":[{"__name__":"up","job":"a"},{"__name__":"up","job":"b"}]}"#,
+        );
+        check(series, "", 400, r#"{"status":"error","errorType":"bad_data","error":"no match[] parameter provided"}"#);
+    }
+
+    #[test]
+    fn errors_have_prometheus_kinds() {
+        for (call, params, status, kind, text) in [
+            (QUERY, "", 400, "bad_data", "\"query\""),
+            (QUERY, "query=sum(", 400, "bad_data", "invalid query"),
+            (QUERY, "query=up&time=yesterday", 400, "bad_data", "yesterday"),
+            (QUERY, "query=up&limit=-1", 400, "bad_data", "limit"),
+            (QUERY, "query=up&timeout=0", 503, "timeout", "time limit"),
+            (QUERY, "query=up&timeout=-1", 400, "bad_data", "timeout"),
+            (QUERY, "query={__name__=~'up',job=~'.%2B'} %2B on() up", 400, "bad_data", "invalid"),
+            (QUERY, "query=up / on() up", 422, "execution", "many-to-many"),
+            (RANGE, "query=up&start=0&end=10", 400, "bad_data", "\"step\""),
+            (RANGE, "query=up&start=0&end=10&step=0", 400, "bad_data", "zero or negative"),
+            (RANGE, "query=up&start=10&end=0&step=1", 400, "bad_data", "end timestamp"),
+            (RANGE, "query=up&start=0&end=11001&step=1", 400, "bad_data", "11000 points"),
+            (RANGE, "query=up[5m]&start=0&end=1&step=1", 400, "bad_data", "range vector"),
+            (RANGE, "query='x'&start=0&end=1&step=1", 400, "bad_data", "\"string\""),
+        ] {
+            let reply = call(&source(), Params(&pairs(params)));
+            let error = reply.error().cloned().unwrap_or_else(|| panic!("{params}: no error"));
+            assert_eq!((error.status, error.error_type), (status, kind), "{params}: {}", error.message);
+            assert!(error.message.contains(text), "{params}: {}", error.message);
+            assert_eq!(reply.to_value()["errorType"], kind);
+        }
+    }
+
+    #[test]
+    fn bounds_name_their_key() {
+        for (options, key) in [
+            (EvalOptions { max_samples: 2, ..EvalOptions::default() }, "query_max_samples"),
+            (EvalOptions { max_series: 1, ..EvalOptions::default() }, "query_max_series"),
+        ] {
+            let error = query(&source(), Params(&pairs("query=up[5m]")), 60_000, &options);
+            let error = error.error().cloned().unwrap();
+            assert_eq!(error.status, 422);
+            assert!(error.message.contains(key), "{}", error.message);
+        }
+        let options = EvalOptions { max_samples: 1_000, ..EvalOptions::default() };
+        let error = query(&source(), Params(&pairs("query=max_over_time(vector(1)[1000d:1s])")), 0, &options);
+        assert_eq!(error.error().map(|error| error.status), Some(422));
+    }
+
+    #[test]
+    fn values_are_written_without_exponents() {
+        for (value, text) in [
+            (1e21, "1000000000000000000000"),
+            (1e-7, "0.0000001"),
+            (-0.0, "-0"),
+            (0.1, "0.1"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (123_456_789.125, "123456789.125"),
+        ] {
+            assert_eq!(format_value(value), text);
+        }
+    }
+
+    #[test]
+    fn escaped_names_are_read() {
+        for (escaped, name) in [("job", "job"), ("U__my_2e_na__me", "my.na_me"), ("U__bad_zz_", "U__bad_zz_"), ("U__x_1", "U__x_1")] {
+            assert_eq!(unescape_name(escaped), name);
+        }
+    }
+}

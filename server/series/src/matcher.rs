@@ -127,8 +127,8 @@ fn escape_lone_braces(text: &str) -> String {
     while let Some(at) = rest.find(['\\', '{']) {
         out.push_str(&rest[..at]);
         let tail = &rest[at..];
-        if tail.starts_with('\\') {
-            let mut taken = 1 + tail[1..].chars().next().map_or(0, char::len_utf8);
+        if let Some(escaped) = tail.strip_prefix('\\') {
+            let mut taken = 1 + escaped.chars().next().map_or(0, char::len_utf8);
             if matches!(tail.as_bytes().get(1), Some(b'p' | b'P' | b'x')) && tail.as_bytes().get(2) == Some(&b'{') {
                 taken = tail.find('}').map_or(tail.len(), |end| end + 1);
             }

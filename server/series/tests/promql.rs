@@ -15,6 +15,8 @@
 //! ```
 //! A scalar or a text is written `scalar 3`, `string abc`; nothing is expected where no line follows.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail the test")]
+
 use shipwatch_common::{
     model::{Labels, Sample, metric::STALE_NAN_BITS},
     time::parse_duration,

@@ -27,7 +27,15 @@ fn math(name: &str) -> Option<fn(f64) -> f64> {
         "ln" => f64::ln,
         "log2" => f64::log2,
         "log10" => f64::log10,
-        "sgn" => |value| if value > 0.0 { 1.0 } else if value < 0.0 { -1.0 } else { value },
+        "sgn" => |value| {
+            if value > 0.0 {
+                1.0
+            } else if value < 0.0 {
+                -1.0
+            } else {
+                value
+            }
+        },
         "sin" => f64::sin,
         "cos" => f64::cos,
         "tan" => f64::tan,
@@ -63,8 +71,26 @@ fn calendar(name: &str) -> Option<Field> {
 /// Whether [`call`] knows the function.
 pub(crate) fn is_supported(name: &str) -> bool {
     const OTHERS: [&str; 20] = [
-        "absent", "absent_over_time", "clamp", "clamp_max", "clamp_min", "histogram_quantile", "label_join", "label_replace", "pi",
-        "predict_linear", "quantile_over_time", "round", "scalar", "sort", "sort_desc", "time", "timestamp", "vector", "year", "rate",
+        "absent",
+        "absent_over_time",
+        "clamp",
+        "clamp_max",
+        "clamp_min",
+        "histogram_quantile",
+        "label_join",
+        "label_replace",
+        "pi",
+        "predict_linear",
+        "quantile_over_time",
+        "round",
+        "scalar",
+        "sort",
+        "sort_desc",
+        "time",
+        "timestamp",
+        "vector",
+        "year",
+        "rate",
     ];
     OTHERS.contains(&name) || math(name).is_some() || calendar(name).is_some() || over_time::named(name).is_some()
 }
@@ -195,12 +221,7 @@ impl<'a> Args<'a> {
     }
 }
 
-fn windows(
-    ctx: &Context<'_>,
-    ranges: &Ranges,
-    keeps_name: bool,
-    f: &dyn Fn(usize, &Window<'_>) -> Option<f64>,
-) -> Result<Val, Error> {
+fn windows(ctx: &Context<'_>, ranges: &Ranges, keeps_name: bool, f: &dyn Fn(usize, &Window<'_>) -> Option<f64>) -> Result<Val, Error> {
     let mut columns = ranges.map(ctx, f)?;
     if !keeps_name {
         columns.iter_mut().for_each(|column| column.labels = labels::drop_name(&column.labels));

@@ -30,7 +30,10 @@ pub(crate) fn histogram_quantile(ctx: &Context<'_>, quantiles: &[f64], columns: 
     for (at, column) in columns.iter().enumerate() {
         let bound = column.labels.get(BOUND).unwrap_or("");
         let Ok(bound) = bound.parse::<f64>() else {
-            ctx.warn(format!("PromQL warning: bucket label \"le\" is missing or has a malformed value of {bound:?} for {}", describe(&column.labels)));
+            ctx.warn(format!(
+                "PromQL warning: bucket label \"le\" is missing or has a malformed value of {bound:?} for {}",
+                describe(&column.labels)
+            ));
             continue;
         };
         let labels = without(&column.labels, &[BOUND.to_owned()]);

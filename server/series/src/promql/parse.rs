@@ -177,7 +177,8 @@ fn check(root: &Expr) -> Result<(), Error> {
                 open.extend([(&*node.lhs, depth + 1), (&*node.rhs, depth + 1)]);
             }
             Expr::Subquery(node) => {
-                let too_long = node.range.as_secs_f64() > MAX_DURATION_S || node.step.is_some_and(|step| step.as_secs_f64() > MAX_DURATION_S);
+                let too_long =
+                    node.range.as_secs_f64() > MAX_DURATION_S || node.step.is_some_and(|step| step.as_secs_f64() > MAX_DURATION_S);
                 if too_long || node.range.as_millis() == 0 || node.step.is_some_and(|step| step.as_millis() == 0) {
                     return Err(Error::BadData("range and step of a subquery must be from 1ms to 1000y".to_owned()));
                 }

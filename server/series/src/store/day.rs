@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use shipwatch_common::model::Labels;
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -209,12 +209,15 @@ fn decode_list(blob: &[u8]) -> Vec<u32> {
     out
 }
 
+/// Name and value of a label.
+type Pair = (Box<str>, Box<str>);
+
 /// A day file opened for reading, by one query at a time.
 #[derive(Debug)]
 pub(crate) struct DayReader {
     connection: Connection,
     path: PathBuf,
-    pairs: RefCell<HashMap<i64, (Box<str>, Box<str>)>>,
+    pairs: RefCell<HashMap<i64, Pair>>,
 }
 
 impl DayReader {
@@ -259,10 +262,10 @@ impl DayReader {
             let (mut reader, mut ids) = (Reader(&blob), Vec::new());
             while let Some(id) = reader.number() {
                 let id = id as i64;
-                if !known.contains_key(&id) {
+                if let Entry::Vacant(unknown) = known.entry(id) {
                     let found: (String, String) =
                         pair.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).map_err(|e| self.missing(e, "a label"))?;
-                    known.insert(id, (found.0.into(), found.1.into()));
+                    unknown.insert((found.0.into(), found.1.into()));
                 }
                 ids.push(id);
             }
@@ -316,8 +319,7 @@ impl Lookup for DayReader {
 
     fn with_value(&self, name: &str, value: &str) -> Result<Vec<u32>, Error> {
         let sql = "SELECT series FROM pairs WHERE name = ?1 AND value = ?2";
-        let blob: Option<Vec<u8>> =
-            self.connection.query_row(sql, [name, value], |row| row.get(0)).optional().map_err(self.wrong())?;
+        let blob: Option<Vec<u8>> = self.connection.query_row(sql, [name, value], |row| row.get(0)).optional().map_err(self.wrong())?;
         Ok(blob.map(|blob| decode_list(&blob)).unwrap_or_default())
     }
 

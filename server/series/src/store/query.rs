@@ -32,8 +32,7 @@ struct Pieces {
 impl Engine {
     /// Gives every day in `[t0, t1]` to `read`. A damaged day is put aside and left out.
     fn for_days(&self, t0: UnixMs, t1: UnixMs, mut read: impl FnMut(i64, &DayReader) -> Result<(), Error>) -> Result<(), Error> {
-        let days: Vec<_> =
-            read_lock(&self.days).range(day::day_of(t0)..=day::day_of(t1)).map(|(day, path)| (*day, path.clone())).collect();
+        let days: Vec<_> = read_lock(&self.days).range(day::day_of(t0)..=day::day_of(t1)).map(|(day, path)| (*day, path.clone())).collect();
         for (day, path) in days {
             let idle = {
                 let mut readers = lock(&self.readers);

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //! - Damage never stops a start; a format of a newer version does, since nothing is wrong with such a file.
-//! - Nothing is deleted: damaged files get the name `*.corrupt-<n>`, damaged frames go to the table `bad_frames` (the last
-//!   hundred of them).
+//! - Nothing is deleted: damaged files get the name `*.corrupt-<n>`, damaged frames and labels go to the table `bad_frames`
+//!   (the last hundred of them).
 //! - Samples of a frame that are before its `sealed_before` are in a day file and are not replayed.
 
 use super::{
@@ -104,20 +104,26 @@ fn replay(path: &Path, report: &mut OpenReport) -> Result<Recovered, Error> {
     let connection = sqlite::open(path, Mode::Exclusive, MIGRATIONS)?;
     let wrong = |e: rusqlite::Error| sqlite::error("read", path, &e);
     let mut head = Head::default();
-    let slots = load_series(&connection, &mut head, report).map_err(wrong)?;
+    let (slots, bad_series) = load_series(&connection, &mut head, report).map_err(wrong)?;
     let bad = load_frames(&connection, &mut head, &slots, report).map_err(wrong)?;
-    quarantine_frames(&connection, &bad).map_err(wrong)?;
+    quarantine(&connection, &bad, &bad_series).map_err(wrong)?;
     let marks = load_marks(&connection).map_err(wrong)?;
     report.series = head.series_count() as u64;
     for (id, reason) in &bad {
         warn!(path = %path.display(), frame = id, reason, "put a damaged frame aside");
     }
+    for (id, reason) in &bad_series {
+        warn!(path = %path.display(), series = id, reason, "put a series with damaged labels aside");
+    }
     info!(path = %path.display(), frames = report.frames, samples = report.samples, series = report.series, "replayed the head");
     Ok(Recovered { connection, head, marks })
 }
 
-fn load_series(connection: &Connection, head: &mut Head, report: &mut OpenReport) -> rusqlite::Result<HashMap<i64, u32>> {
-    let mut slots = HashMap::new();
+/// The id of a row and what is wrong with it.
+type Bad = (i64, &'static str);
+
+fn load_series(connection: &Connection, head: &mut Head, report: &mut OpenReport) -> rusqlite::Result<(HashMap<i64, u32>, Vec<Bad>)> {
+    let (mut slots, mut bad) = (HashMap::new(), Vec::new());
     let mut read = connection.prepare("SELECT id, labels FROM series ORDER BY id")?;
     let mut rows = read.query([])?;
     while let Some(row) = rows.next()? {
@@ -130,21 +136,14 @@ fn load_series(connection: &Connection, head: &mut Head, report: &mut OpenReport
             }
             Err(reason) => {
                 report.series_lost += 1;
-                warn!(series = id, reason, "could not read a series' labels");
+                bad.push((id, reason));
             }
         }
     }
-    Ok(slots)
+    Ok((slots, bad))
 }
 
-type BadFrame = (i64, &'static str);
-
-fn load_frames(
-    connection: &Connection,
-    head: &mut Head,
-    slots: &HashMap<i64, u32>,
-    report: &mut OpenReport,
-) -> rusqlite::Result<Vec<BadFrame>> {
+fn load_frames(connection: &Connection, head: &mut Head, slots: &HashMap<i64, u32>, report: &mut OpenReport) -> rusqlite::Result<Vec<Bad>> {
     let mut bad = Vec::new();
     let mut read = connection.prepare("SELECT id, sealed_before, payload FROM frames ORDER BY id")?;
     let mut rows = read.query([])?;
@@ -174,17 +173,23 @@ fn load_frames(
     Ok(bad)
 }
 
-fn quarantine_frames(connection: &Connection, bad: &[BadFrame]) -> rusqlite::Result<()> {
-    if bad.is_empty() {
+/// Takes damaged rows out of use, so that they are told once. Series have negative ids in `bad_frames`.
+fn quarantine(connection: &Connection, frames: &[Bad], series: &[Bad]) -> rusqlite::Result<()> {
+    if frames.is_empty() && series.is_empty() {
         return Ok(());
     }
     let transaction = connection.unchecked_transaction()?;
-    for (id, reason) in bad {
+    for (id, reason) in frames {
         let copy = "INSERT OR REPLACE INTO bad_frames SELECT id, ?2, payload FROM frames WHERE id = ?1";
         transaction.execute(copy, params![id, reason])?;
         transaction.execute("DELETE FROM frames WHERE id = ?1", [id])?;
     }
-    transaction.execute("DELETE FROM bad_frames WHERE id NOT IN (SELECT id FROM bad_frames ORDER BY id DESC LIMIT 100)", [])?;
+    for (id, reason) in series {
+        let copy = "INSERT OR REPLACE INTO bad_frames SELECT -id, 'labels of a series: ' || ?2, labels FROM series WHERE id = ?1";
+        transaction.execute(copy, params![id, reason])?;
+        transaction.execute("DELETE FROM series WHERE id = ?1", [id])?;
+    }
+    transaction.execute("DELETE FROM bad_frames WHERE id NOT IN (SELECT id FROM bad_frames ORDER BY abs(id) DESC LIMIT 100)", [])?;
     transaction.commit()
 }
 

@@ -274,8 +274,7 @@ impl Writer {
 
     fn begin_seal(&self, cutoff: i64) -> Result<SealPlan, Error> {
         let sql = "SELECT coalesce(max(id), 0) FROM frames";
-        let last_frame =
-            self.connection.query_row(sql, [], |row| row.get(0)).map_err(|e| sqlite::error("read", &self.path, &e))?;
+        let last_frame = self.connection.query_row(sql, [], |row| row.get(0)).map_err(|e| sqlite::error("read", &self.path, &e))?;
         let mut head = write_lock(&self.head);
         head.begin_seal(cutoff);
         Ok(SealPlan { last_frame, generations: head.generations() })
