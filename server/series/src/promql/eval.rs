@@ -1,0 +1,212 @@
+//! The evaluator: walks a query and gives each kind of node to its module.
+
+use super::{
+    Element, Error, EvalOptions, Output, Query, Value, aggregate, binary, functions,
+    labels::drop_name,
+    select,
+    values::{Column, Grid, Val, is_absent, merge_same},
+};
+use crate::{
+    error::Error as SourceError,
+    matcher::Matcher,
+    source::{SelectLimits, SeriesData, Source},
+};
+use promql_parser::parser::{Expr, value::ValueType};
+use shipwatch_common::time::UnixMs;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
+
+/// Times that are accepted, about 300,000 years around 1970: differences never overflow.
+const MAX_TIME_MS: i64 = 10_000_000_000_000_000;
+
+/// One evaluation: its source, its bounds, and what it has used of them.
+pub(crate) struct Context<'a> {
+    source: &'a dyn Source,
+    pub(crate) options: &'a EvalOptions,
+    /// What `@ start()` and `@ end()` mean.
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    used: Cell<u64>,
+    warnings: RefCell<BTreeSet<String>>,
+}
+
+impl Query {
+    /// Evaluates at one time.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn instant(&self, source: &dyn Source, time_ms: UnixMs, options: &EvalOptions) -> Result<Output, Error> {
+        check_times(&[time_ms])?;
+        let ctx = Context::new(source, options, time_ms, time_ms);
+        let grid = Grid { start: time_ms, step: 0, len: 1 };
+        let value = if self.expr.value_type() == ValueType::Matrix {
+            Value::Matrix(select::ranges(&ctx, &self.expr, grid)?.into_series())
+        } else {
+            match ctx.eval(&self.expr, grid)? {
+                Val::Text(text) => Value::String(text),
+                Val::Scalar(values) => Value::Scalar(first(&values)),
+                Val::Vector(columns) => {
+                    let elements = columns.into_iter().map(|column| Element { value: first(&column.values), labels: column.labels });
+                    Value::Vector(elements.filter(|element| !is_absent(element.value)).collect())
+                }
+            }
+        };
+        Ok(ctx.output(value))
+    }
+
+    /// Evaluates at `start`, `start + step`, … up to `end`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn range(&self, source: &dyn Source, start: UnixMs, end: UnixMs, step: i64, options: &EvalOptions) -> Result<Output, Error> {
+        check_times(&[start, end])?;
+        if step <= 0 {
+            return Err(Error::BadData("zero or negative query resolution step widths are not accepted: try a positive `step`".to_owned()));
+        }
+        if end < start {
+            return Err(Error::BadData("end timestamp must not be before start time".to_owned()));
+        }
+        let steps = (end - start) / step;
+        if steps as u64 > options.max_points {
+            return Err(Error::BadData(format!(
+                "exceeded maximum resolution of {} points per timeseries: take a larger step, or raise `query_max_points`",
+                options.max_points
+            )));
+        }
+        if !matches!(self.expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+            let kind = self.expr.value_type();
+            let shown = if kind == ValueType::Matrix { "range vector".to_owned() } else { kind.to_string() };
+            return Err(Error::BadData(format!("invalid expression type \"{shown}\" for range query, must be Scalar or instant Vector")));
+        }
+        let grid = Grid { start, step, len: steps as usize + 1 };
+        let ctx = Context::new(source, options, start, grid.end().max(end));
+        let mut columns = match ctx.eval(&self.expr, grid)? {
+            Val::Scalar(values) => vec![Column { labels: Default::default(), values }],
+            Val::Vector(columns) => columns,
+            Val::Text(_) => Vec::new(),
+        };
+        columns.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let series = columns.into_iter().map(|column| {
+            let present = column.values.iter().enumerate().filter(|(_, value)| !is_absent(**value));
+            let (ts, values) = present.map(|(step, value)| (grid.at(step), *value)).unzip();
+            SeriesData { labels: column.labels, ts, values }
+        });
+        Ok(ctx.output(Value::Matrix(series.filter(|one| !one.ts.is_empty()).collect())))
+    }
+}
+
+fn first(values: &[f64]) -> f64 {
+    values.first().copied().unwrap_or(super::values::ABSENT)
+}
+
+fn check_times(times: &[i64]) -> Result<(), Error> {
+    match times.iter().find(|time| time.unsigned_abs() > MAX_TIME_MS.unsigned_abs()) {
+        Some(time) => Err(Error::BadData(format!("time {} is out of bounds", *time as f64 / 1_000.0))),
+        None => Ok(()),
+    }
+}
+
+impl<'a> Context<'a> {
+    fn new(source: &'a dyn Source, options: &'a EvalOptions, start: i64, end: i64) -> Self {
+        Self { source, options, start, end, used: Cell::new(0), warnings: RefCell::default() }
+    }
+
+    fn output(self, value: Value) -> Output {
+        Output { value, warnings: self.warnings.into_inner().into_iter().collect() }
+    }
+
+    pub(crate) fn warn(&self, text: String) {
+        self.warnings.borrow_mut().insert(text);
+    }
+
+    /// Reads series of the source within what is left of the bounds.
+    pub(crate) fn select(&self, matchers: &[Matcher], t0: i64, t1: i64) -> Result<Vec<SeriesData>, Error> {
+        let left = self.options.max_samples.saturating_sub(self.used.get());
+        let limits = SelectLimits { max_series: self.options.max_series, max_samples: left, deadline: self.options.deadline };
+        let found = self.source.select(matchers, t0, t1, &limits).map_err(|error| match error {
+            // People know the whole bound, not what was left of it.
+            SourceError::Limit { what, key: key @ "query_max_samples", .. } => {
+                SourceError::Limit { what, limit: self.options.max_samples, key }
+            }
+            other => other,
+        })?;
+        self.charge(1, found.iter().map(|series| series.ts.len()).sum())?;
+        Ok(found)
+    }
+
+    /// Counts values that are about to be computed.
+    pub(crate) fn charge(&self, series: usize, each: usize) -> Result<(), Error> {
+        self.check_time()?;
+        let used = self.used.get().saturating_add((series as u64).saturating_mul(each as u64));
+        self.used.set(used);
+        if used > self.options.max_samples {
+            let limit = SourceError::Limit { what: "samples", limit: self.options.max_samples, key: "query_max_samples" };
+            return Err(Error::Execution(limit.to_string()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_time(&self) -> Result<(), Error> {
+        match self.options.deadline {
+            Some(deadline) if std::time::Instant::now() >= deadline => Err(Error::Timeout),
+            _ => Ok(()),
+        }
+    }
+
+    /// Evaluates a node at every step.
+    pub(crate) fn eval(&self, expr: &Expr, grid: Grid) -> Result<Val, Error> {
+        match expr {
+            Expr::NumberLiteral(number) => Ok(Val::Scalar(vec![number.val; grid.len])),
+            Expr::StringLiteral(text) => Ok(Val::Text(text.val.clone())),
+            Expr::Paren(inner) => self.eval(&inner.expr, grid),
+            Expr::Unary(inner) => self.negate(&inner.expr, grid),
+            Expr::VectorSelector(selector) => select::instant(self, selector, grid, false).map(Val::Vector),
+            Expr::Aggregate(node) => aggregate::aggregate(self, node, grid).map(Val::Vector),
+            Expr::Binary(node) => binary::binary(self, node, grid),
+            Expr::Call(call) => functions::call(self, call, grid),
+            Expr::MatrixSelector(_) | Expr::Subquery(_) => {
+                Err(Error::BadData(format!("`{expr}` is a range vector; a function such as rate() makes an instant vector of it")))
+            }
+            Expr::Extension(_) => Err(Error::BadData("an extension of the grammar is not supported".to_owned())),
+        }
+    }
+
+    /// The columns of an instant vector.
+    pub(crate) fn vector(&self, expr: &Expr, grid: Grid) -> Result<Vec<Column>, Error> {
+        match self.eval(expr, grid)? {
+            Val::Vector(columns) => Ok(columns),
+            Val::Scalar(_) | Val::Text(_) => Err(Error::BadData(format!("expected an instant vector, not `{expr}`"))),
+        }
+    }
+
+    /// A number at each step.
+    pub(crate) fn scalar(&self, expr: &Expr, grid: Grid) -> Result<Vec<f64>, Error> {
+        match self.eval(expr, grid)? {
+            Val::Scalar(values) => Ok(values),
+            Val::Vector(_) | Val::Text(_) => Err(Error::BadData(format!("expected a scalar, not `{expr}`"))),
+        }
+    }
+
+    fn negate(&self, inner: &Expr, grid: Grid) -> Result<Val, Error> {
+        Ok(match self.eval(inner, grid)? {
+            Val::Scalar(values) => Val::Scalar(values.into_iter().map(|value| -value).collect()),
+            Val::Vector(columns) => Val::Vector(map_values(columns, |_, value| -value)?),
+            Val::Text(_) => return Err(Error::BadData(format!("`{inner}` is a text and cannot be negated"))),
+        })
+    }
+}
+
+/// Computes each value anew; the result is no longer the metric, so its name goes.
+pub(crate) fn map_values(columns: Vec<Column>, f: impl Fn(usize, f64) -> f64) -> Result<Vec<Column>, Error> {
+    let mapped = columns.into_iter().map(|mut column| {
+        for (step, value) in column.values.iter_mut().enumerate() {
+            if !is_absent(*value) {
+                *value = f(step, *value);
+            }
+        }
+        Column { labels: drop_name(&column.labels), values: column.values }
+    });
+    merge_same(mapped.collect())
+}

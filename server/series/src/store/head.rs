@@ -1,0 +1,381 @@
+//! Samples in memory that no day file has yet, with an index of their labels.
+//!
+//! A series has compressed blocks, an open tail behind them, and late samples that came out of order. Sealing takes the
+//! samples before a time out as a [`Generation`], which is never changed and stays readable until its day files hold it.
+//!
+//! # Invariants
+//! - Of two samples of a series with the same time the one written last wins: late over blocks, newer generations over older,
+//!   the live part over all generations.
+//! - A block never crosses a window; blocks and tail grow in time; late samples are before the tail.
+//! - Only the writer changes the head, after its commit, so the head never has what a crash would lose.
+
+use super::{
+    chunk::{self, Columns},
+    index::Postings,
+};
+use shipwatch_common::model::Labels;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// Samples in a block: enough for a good ratio, few enough for a cheap read of the newest samples.
+const BLOCK_SAMPLES: usize = 120;
+
+/// Late samples are put in order each time they have doubled past this.
+const LATE_SAMPLES: usize = 1_024;
+
+/// Compressed samples.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) t0: i64,
+    pub(crate) t1: i64,
+    pub(crate) count: u32,
+    pub(crate) body: Arc<[u8]>,
+}
+
+/// Samples in some form, for a reader to put together. Later pieces win.
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    Block(Block),
+    /// Samples in the order of writing.
+    Plain(Vec<(i64, f64)>),
+}
+
+impl Piece {
+    pub(crate) fn count(&self) -> u64 {
+        match self {
+            Self::Block(block) => block.count.into(),
+            Self::Plain(samples) => samples.len() as u64,
+        }
+    }
+}
+
+/// Puts pieces together in `[t0, t1]`; of equal times the later piece wins. `damaged` is told of blocks that cannot be read.
+pub(crate) fn merge(pieces: &[Piece], t0: i64, t1: i64, damaged: &mut dyn FnMut(&'static str)) -> Columns {
+    let count = pieces.iter().map(|piece| piece.count() as usize).sum();
+    let (mut ts, mut values): Columns = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut in_order = true;
+    let mut push = |at: i64, value: f64| {
+        if (t0..=t1).contains(&at) {
+            in_order &= ts.last().is_none_or(|last| *last < at);
+            ts.push(at);
+            values.push(value);
+        }
+    };
+    for piece in pieces {
+        match piece {
+            Piece::Plain(samples) => samples.iter().for_each(|(at, value)| push(*at, *value)),
+            Piece::Block(block) => match chunk::decode(&block.body) {
+                Ok((ts, values)) => ts.iter().zip(&values).for_each(|(at, value)| push(*at, *value)),
+                Err(reason) => damaged(reason),
+            },
+        }
+    }
+    if in_order {
+        return (ts, values);
+    }
+    let mut order: Vec<u32> = (0..ts.len() as u32).collect();
+    order.sort_by_key(|at| ts[*at as usize]);
+    let (mut sorted, mut their_values): Columns = (Vec::with_capacity(ts.len()), Vec::with_capacity(ts.len()));
+    for at in order {
+        let (at, value) = (ts[at as usize], values[at as usize]);
+        match (sorted.last(), their_values.last_mut()) {
+            (Some(last), Some(slot)) if *last == at => *slot = value,
+            _ => {
+                sorted.push(at);
+                their_values.push(value);
+            }
+        }
+    }
+    (sorted, their_values)
+}
+
+/// The samples of one series.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    blocks: Vec<Block>,
+    tail_ts: Vec<i64>,
+    tail_values: Vec<f64>,
+    late: Vec<(i64, f64)>,
+    late_sorted: usize,
+    last_ts: i64,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), tail_ts: Vec::new(), tail_values: Vec::new(), late: Vec::new(), late_sorted: 0, last_ts: i64::MIN }
+    }
+}
+
+impl Part {
+    fn push(&mut self, ts: i64, value: f64) {
+        if ts > self.last_ts || self.is_empty() {
+            let window_ends = self.tail_ts.last().is_some_and(|last| chunk::window_of(*last) != chunk::window_of(ts));
+            if window_ends || self.tail_ts.len() >= BLOCK_SAMPLES {
+                self.close_tail();
+            }
+            self.tail_ts.push(ts);
+            self.tail_values.push(value);
+            self.last_ts = ts;
+        } else if self.tail_ts.first().is_some_and(|first| ts >= *first) {
+            match self.tail_ts.binary_search(&ts) {
+                Ok(at) => self.tail_values[at] = value,
+                Err(at) => {
+                    self.tail_ts.insert(at, ts);
+                    self.tail_values.insert(at, value);
+                }
+            }
+        } else {
+            self.late.push((ts, value));
+            if self.late.len() >= LATE_SAMPLES.max(self.late_sorted * 2) {
+                self.sort_late();
+            }
+        }
+    }
+
+    fn close_tail(&mut self) {
+        let (Some(t0), Some(t1)) = (self.tail_ts.first(), self.tail_ts.last()) else { return };
+        let body = chunk::encode(&self.tail_ts, &self.tail_values).into();
+        self.blocks.push(Block { t0: *t0, t1: *t1, count: self.tail_ts.len() as u32, body });
+        self.tail_ts.clear();
+        self.tail_values.clear();
+    }
+
+    /// Orders the late samples and drops those that were written again.
+    fn sort_late(&mut self) {
+        self.late.sort_by_key(|(ts, _)| *ts);
+        let mut kept: Vec<(i64, f64)> = Vec::with_capacity(self.late.len());
+        for sample in self.late.drain(..) {
+            match kept.last_mut() {
+                Some(last) if last.0 == sample.0 => *last = sample,
+                _ => kept.push(sample),
+            }
+        }
+        self.late_sorted = kept.len();
+        self.late = kept;
+    }
+
+    /// Takes out what is before `cutoff`, which is the border of a window.
+    fn split_before(&mut self, cutoff: i64) -> Self {
+        let kept = self.blocks.iter().position(|block| block.t0 >= cutoff).unwrap_or(self.blocks.len());
+        let mut old = Self { blocks: self.blocks.drain(..kept).collect(), ..Self::default() };
+        if self.tail_ts.last().is_some_and(|last| *last < cutoff) {
+            old.tail_ts = std::mem::take(&mut self.tail_ts);
+            old.tail_values = std::mem::take(&mut self.tail_values);
+        }
+        if !self.late.is_empty() {
+            self.sort_late();
+            let kept = self.late.partition_point(|(ts, _)| *ts < cutoff);
+            old.late = self.late.drain(..kept).collect();
+            self.late_sorted = self.late.len();
+        }
+        old
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.tail_ts.is_empty() && self.late.is_empty()
+    }
+
+    /// Whether there may be a sample in `[t0, t1]`: to the block.
+    fn overlaps(&self, t0: i64, t1: i64) -> bool {
+        let span = |first: Option<i64>, last: Option<i64>| matches!((first, last), (Some(first), Some(last)) if first <= t1 && last >= t0);
+        span(self.tail_ts.first().copied(), self.tail_ts.last().copied())
+            || self.blocks.iter().any(|block| block.t0 <= t1 && block.t1 >= t0)
+            || self.late.iter().any(|(ts, _)| (t0..=t1).contains(ts))
+    }
+
+    /// What may lie in `[t0, t1]`: cheap, nothing is decoded.
+    pub(crate) fn pieces(&self, t0: i64, t1: i64, out: &mut Vec<Piece>) {
+        out.extend(self.blocks.iter().filter(|block| block.t0 <= t1 && block.t1 >= t0).cloned().map(Piece::Block));
+        let from = self.tail_ts.partition_point(|ts| *ts < t0);
+        let to = self.tail_ts.partition_point(|ts| *ts <= t1);
+        if from < to {
+            out.push(Piece::Plain((from..to).map(|at| (self.tail_ts[at], self.tail_values[at])).collect()));
+        }
+        let late: Vec<(i64, f64)> = self.late.iter().filter(|(ts, _)| (t0..=t1).contains(ts)).copied().collect();
+        if !late.is_empty() {
+            out.push(Piece::Plain(late));
+        }
+    }
+}
+
+/// Samples on their way into day files.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// By the head's number of the series.
+    pub(crate) series: HashMap<u32, (Arc<Labels>, Part)>,
+}
+
+/// A series in the head.
+#[derive(Debug)]
+struct Entry {
+    id: i64,
+    labels: Arc<Labels>,
+    part: Part,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_labels: HashMap<Arc<Labels>, u32>,
+    pub(crate) postings: Postings,
+    generations: Vec<Arc<Generation>>,
+}
+
+impl Head {
+    pub(crate) fn series_count(&self) -> usize {
+        self.by_labels.len()
+    }
+
+    /// Number and stored id of a series.
+    pub(crate) fn find(&self, labels: &Labels) -> Option<(u32, i64)> {
+        let slot = *self.by_labels.get(labels)?;
+        Some((slot, self.entry(slot)?.id))
+    }
+
+    fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.entries.get(slot as usize)?.as_ref()
+    }
+
+    /// Adds a series that is not there yet.
+    pub(crate) fn add_series(&mut self, id: i64, labels: Arc<Labels>) -> u32 {
+        let entry = Some(Entry { id, labels: labels.clone(), part: Part::default() });
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot as usize] = entry;
+                slot
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        self.postings.add(slot, &labels);
+        self.by_labels.insert(labels, slot);
+        slot
+    }
+
+    pub(crate) fn push(&mut self, slot: u32, ts: i64, value: f64) {
+        if let Some(Some(entry)) = self.entries.get_mut(slot as usize) {
+            entry.part.push(ts, value);
+        }
+    }
+
+    /// Moves everything before `cutoff` into a new generation.
+    pub(crate) fn begin_seal(&mut self, cutoff: i64) {
+        let mut series = HashMap::new();
+        for (slot, entry) in self.entries.iter_mut().enumerate() {
+            let Some(entry) = entry else { continue };
+            let old = entry.part.split_before(cutoff);
+            if !old.is_empty() {
+                series.insert(slot as u32, (entry.labels.clone(), old));
+            }
+        }
+        if !series.is_empty() {
+            self.generations.push(Arc::new(Generation { series }));
+        }
+    }
+
+    /// Oldest first.
+    pub(crate) fn generations(&self) -> Vec<Arc<Generation>> {
+        self.generations.clone()
+    }
+
+    /// Series without a live sample: number and stored id.
+    pub(crate) fn idle(&self) -> Vec<(u32, i64)> {
+        let slots = self.entries.iter().enumerate();
+        slots.filter_map(|(slot, entry)| entry.as_ref().filter(|e| e.part.is_empty()).map(|e| (slot as u32, e.id))).collect()
+    }
+
+    /// Forgets what day files now hold, and these series.
+    pub(crate) fn end_seal(&mut self, idle: &[(u32, i64)]) {
+        self.generations.clear();
+        let dead: HashSet<u32> = idle.iter().map(|(slot, _)| *slot).collect();
+        let mut gone = Vec::with_capacity(dead.len());
+        for slot in &dead {
+            if let Some(entry) = self.entries.get_mut(*slot as usize).and_then(Option::take) {
+                self.by_labels.remove(&entry.labels);
+                self.free.push(*slot);
+                gone.push(entry.labels);
+            }
+        }
+        self.postings.remove(&dead, gone.iter().map(|labels| &**labels));
+    }
+
+    /// What a series may have in `[t0, t1]`, oldest generation first.
+    pub(crate) fn pieces(&self, slot: u32, t0: i64, t1: i64) -> Option<(Arc<Labels>, Vec<Piece>)> {
+        let entry = self.entry(slot)?;
+        let mut out = Vec::new();
+        for generation in &self.generations {
+            if let Some((_, part)) = generation.series.get(&slot) {
+                part.pieces(t0, t1, &mut out);
+            }
+        }
+        entry.part.pieces(t0, t1, &mut out);
+        Some((entry.labels.clone(), out))
+    }
+
+    /// Labels of a series that has something in `[t0, t1]`.
+    pub(crate) fn labels_in(&self, slot: u32, t0: i64, t1: i64) -> Option<&Arc<Labels>> {
+        let entry = self.entry(slot)?;
+        let sealing = || self.generations.iter().filter_map(|generation| generation.series.get(&slot));
+        (entry.part.overlaps(t0, t1) || sealing().any(|(_, part)| part.overlaps(t0, t1))).then_some(&entry.labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever the order of writes and seals, a read gives the value written last at each time.
+        #[test]
+        fn a_series_is_a_map_from_time_to_the_last_value(
+            writes in proptest::collection::vec((0i64..2_000, any::<f64>(), proptest::bool::weighted(0.01)), 1..1_500),
+            ascending in any::<bool>(),
+        ) {
+            let (mut head, mut model) = (Head::default(), BTreeMap::new());
+            let slot = head.add_series(1, Arc::new(Labels::new([("a", "b")]).unwrap()));
+            for (at, (ts, value, seal)) in writes.iter().enumerate() {
+                let ts = (if ascending { *ts / 20 + at as i64 } else { *ts }) * 20_000;
+                head.push(slot, ts, *value);
+                model.insert(ts, value.to_bits());
+                if *seal {
+                    head.begin_seal(chunk::window_of(ts));
+                }
+            }
+            for (t0, t1) in [(i64::MIN, i64::MAX), (5_000_000, 30_000_000), (20_000, 20_000)] {
+                let (_, pieces) = head.pieces(slot, t0, t1).unwrap();
+                let (ts, values) = merge(&pieces, t0, t1, &mut |reason| panic!("{reason}"));
+                let read: Vec<(i64, u64)> = ts.into_iter().zip(values.iter().map(|v| v.to_bits())).collect();
+                let expected: Vec<(i64, u64)> = model.range(t0..=t1).map(|(ts, bits)| (*ts, *bits)).collect();
+                prop_assert!(expected.is_empty() || head.labels_in(slot, t0, t1).is_some());
+                prop_assert_eq!(read, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn idle_series_leave_and_their_numbers_are_used_again() {
+        let mut head = Head::default();
+        let labels = |value: &str| Arc::new(Labels::new([("a", value)]).unwrap());
+        let (x, y) = (head.add_series(1, labels("x")), head.add_series(2, labels("y")));
+        head.push(x, 0, 1.0);
+        head.push(y, chunk::WINDOW_MS, 1.0);
+        head.begin_seal(chunk::WINDOW_MS);
+        let idle = head.idle();
+        assert_eq!(idle, [(x, 1)]);
+        assert!(head.pieces(x, 0, 0).is_some_and(|(_, pieces)| pieces.len() == 1));
+        head.end_seal(&idle);
+        assert_eq!((head.series_count(), head.find(&labels("x"))), (1, None));
+        assert_eq!(head.add_series(3, labels("z")), x);
+        assert_eq!(head.find(&labels("z")), Some((x, 3)));
+    }
+}

@@ -1,0 +1,183 @@
+//! Reading: the head first, then day files, put together by time.
+//!
+//! # Invariants
+//! - The head is read before the days: what a seal moves meanwhile is then found in one of the two or in both, never in none.
+//! - Nothing is decompressed while the head is locked: a reader holds the writer up for the copy of tails only.
+
+use super::{
+    Engine,
+    day::{self, DayReader},
+    head::{Piece, merge},
+    lock, read_lock,
+};
+use crate::{
+    error::Error,
+    matcher::Matcher,
+    source::{SelectLimits, SeriesData, Source, first, names_of, values_of},
+};
+use shipwatch_common::{model::Labels, time::UnixMs};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+use tracing::warn;
+
+/// Pieces of a series, older sources first.
+#[derive(Default)]
+struct Pieces {
+    days: Vec<Piece>,
+    head: Vec<Piece>,
+}
+
+impl Engine {
+    /// Gives every day in `[t0, t1]` to `read`. A damaged day is put aside and left out.
+    fn for_days(&self, t0: UnixMs, t1: UnixMs, mut read: impl FnMut(i64, &DayReader) -> Result<(), Error>) -> Result<(), Error> {
+        let days: Vec<_> = read_lock(&self.days).range(day::day_of(t0)..=day::day_of(t1)).map(|(day, path)| (*day, path.clone())).collect();
+        for (day, path) in days {
+            let idle = {
+                let mut readers = lock(&self.readers);
+                readers.iter().position(|(of, _)| *of == day).map(|at| readers.swap_remove(at).1)
+            };
+            let reader = idle.map_or_else(|| DayReader::open(&path), Ok);
+            let done = reader.and_then(|reader| read(day, &reader).map(|()| reader));
+            let is_listed = || read_lock(&self.days).get(&day).is_some_and(|listed| Arc::ptr_eq(listed, &path));
+            match done {
+                Ok(reader) => {
+                    let mut readers = lock(&self.readers);
+                    if readers.len() >= super::IDLE_READERS {
+                        readers.remove(0);
+                    }
+                    if is_listed() {
+                        readers.push((day, reader));
+                    }
+                }
+                Err(Error::Corrupt { reason, .. }) => self.put_aside(day, reason)?,
+                // Retention deleted it meanwhile.
+                Err(Error::Io { .. }) if !is_listed() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, pieces: &Pieces, t0: UnixMs, t1: UnixMs, labels: &Labels) -> (Vec<i64>, Vec<f64>) {
+        let all: Vec<Piece> = pieces.days.iter().chain(&pieces.head).cloned().collect();
+        merge(&all, t0, t1, &mut |reason| {
+            self.counters.damaged_chunks.fetch_add(1, Relaxed);
+            warn!(series = %labels, reason, "left a damaged chunk out");
+        })
+    }
+
+    /// What is only asked of the index: `head` for series in memory, `days` for each day.
+    fn union_of<T: Ord>(
+        &self,
+        t0: UnixMs,
+        t1: UnixMs,
+        head: impl FnOnce(&super::Head, &mut BTreeSet<T>) -> Result<(), Error>,
+        mut days: impl FnMut(&DayReader) -> Result<Vec<T>, Error>,
+    ) -> Result<BTreeSet<T>, Error> {
+        let mut found = BTreeSet::new();
+        head(&read_lock(&self.head), &mut found)?;
+        self.for_days(t0, t1, |_, reader| {
+            found.extend(days(reader)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+}
+
+impl Source for Engine {
+    fn select(&self, matchers: &[Matcher], t0: UnixMs, t1: UnixMs, limits: &SelectLimits) -> Result<Vec<SeriesData>, Error> {
+        let mut found: HashMap<Arc<Labels>, Pieces> = HashMap::new();
+        if t0 > t1 {
+            return Ok(Vec::new());
+        }
+        {
+            let head = read_lock(&self.head);
+            for slot in super::index::resolve(&head.postings, matchers)? {
+                let Some((labels, pieces)) = head.pieces(slot, t0, t1) else { continue };
+                if !pieces.is_empty() {
+                    found.entry(labels).or_default().head = pieces;
+                    limits.check_series(found.len())?;
+                }
+            }
+        }
+        // Whole blocks are counted before anything is decompressed; parts of blocks after.
+        let mut whole = 0;
+        self.for_days(t0, t1, |day, reader| {
+            limits.check_time()?;
+            let series = reader.find(matchers)?;
+            limits.check_series(series.len())?;
+            let labels = reader.labels(&series)?;
+            for (labels, pieces) in labels.into_iter().zip(reader.chunks(&series, day, t0, t1)?) {
+                let inside = |piece: &&Piece| matches!(piece, Piece::Block(block) if block.t0 >= t0 && block.t1 <= t1);
+                whole += pieces.iter().filter(inside).map(Piece::count).sum::<u64>();
+                limits.check_samples(whole)?;
+                if !pieces.is_empty() {
+                    found.entry(labels).or_default().days.extend(pieces);
+                    limits.check_series(found.len())?;
+                }
+            }
+            Ok(())
+        })?;
+        let (mut out, mut samples) = (Vec::with_capacity(found.len()), 0);
+        for (at, (labels, pieces)) in found.into_iter().enumerate() {
+            if at % 256 == 0 {
+                limits.check_time()?;
+            }
+            let (ts, values) = self.decode(&pieces, t0, t1, &labels);
+            samples += ts.len() as u64;
+            limits.check_samples(samples)?;
+            if !ts.is_empty() {
+                out.push(SeriesData { labels, ts, values });
+            }
+        }
+        out.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(out)
+    }
+
+    fn series(&self, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<Arc<Labels>>, Error> {
+        if t0 > t1 {
+            return Ok(Vec::new());
+        }
+        let everything = [Vec::new()];
+        let any_of = if any_of.is_empty() { &everything } else { any_of };
+        let head = |head: &super::Head, found: &mut BTreeSet<Arc<Labels>>| {
+            for matchers in any_of {
+                let slots = super::index::resolve(&head.postings, matchers)?;
+                found.extend(slots.into_iter().filter_map(|slot| head.labels_in(slot, t0, t1).cloned()));
+            }
+            Ok(())
+        };
+        let found = self.union_of(t0, t1, head, |reader| {
+            let mut all = Vec::new();
+            for matchers in any_of {
+                all.extend(reader.labels(&reader.find(matchers)?)?);
+            }
+            Ok(all)
+        })?;
+        Ok(first(found, limit))
+    }
+
+    fn label_names(&self, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<String>, Error> {
+        if !any_of.is_empty() || t0 > t1 {
+            return Ok(first(names_of(&self.series(any_of, t0, t1, 0)?), limit));
+        }
+        let head = |head: &super::Head, found: &mut BTreeSet<String>| {
+            found.extend(head.postings.names().map(str::to_owned));
+            Ok(())
+        };
+        Ok(first(self.union_of(t0, t1, head, |reader| reader.names_or_values(None))?, limit))
+    }
+
+    fn label_values(&self, name: &str, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<String>, Error> {
+        if !any_of.is_empty() || t0 > t1 {
+            return Ok(first(values_of(&self.series(any_of, t0, t1, 0)?, name), limit));
+        }
+        let head = |head: &super::Head, found: &mut BTreeSet<String>| {
+            found.extend(head.postings.values(name).map(str::to_owned));
+            Ok(())
+        };
+        Ok(first(self.union_of(t0, t1, head, |reader| reader.names_or_values(Some(name)))?, limit))
+    }
+}
