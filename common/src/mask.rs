@@ -9,12 +9,17 @@ use std::borrow::Cow;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {}
 
+impl Config {
+    /// Checks the rules.
+    pub fn check(&self, _problems: &mut crate::config::Problems) {}
+}
+
 /// Compiled rules. Cheap to share, pure, fail closed.
 #[derive(Debug)]
 pub struct Masker {}
 
 /// What a multi-line secret (a private key block) needs to remember between the lines of one source.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
 pub struct LineState {}
 
 /// Masked text and what was found.
@@ -24,6 +29,8 @@ pub struct Masked<'a> {
     pub text: Cow<'a, str>,
     /// Number of findings.
     pub hits: u32,
+    /// The text could not be masked and was replaced as a whole.
+    pub failed: bool,
 }
 
 impl Masker {
@@ -38,7 +45,7 @@ impl Masker {
     /// Masks one line of one source; `state` carries multi-line secrets over to the next line.
     #[must_use]
     pub fn mask_line<'a>(&self, _state: &mut LineState, line: &'a str) -> Masked<'a> {
-        Masked { text: Cow::Borrowed(line), hits: 0 }
+        Masked { text: Cow::Borrowed(line), hits: 0, failed: false }
     }
 
     /// Masks a text that stands alone: a label, a command line, an error.

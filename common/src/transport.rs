@@ -31,6 +31,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Time for one connection attempt to one address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Close code of a server that will not have this agent; the reason is text for people. Any other code means "later".
+pub const CLOSE_REFUSED: u32 = 1;
+/// Close code of an end that stops or was replaced.
+pub const CLOSE_GOING_AWAY: u32 = 2;
 /// Data that a peer may send ahead on one stream. Bounds the receiver's memory, and with the round trip the throughput.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
@@ -317,6 +321,14 @@ pub struct Receiver {
 }
 
 impl Receiver {
+    /// A message whose bytes are here already; never waits.
+    ///
+    /// # Errors
+    /// The peer sent what it must not.
+    pub fn buffered<M: Message>(&mut self) -> Result<Option<M>, TransportError> {
+        Ok(self.reader.take()?)
+    }
+
     /// Around a stream.
     #[must_use]
     pub fn new(stream: quinn::RecvStream) -> Self {
