@@ -41,9 +41,11 @@ impl Default for Config {
 impl Config {
     /// Checks the bounds.
     pub fn check(&self, problems: &mut Problems) {
-        for (key, bytes) in
-            [("metrics_max_bytes", self.metrics_max_bytes), ("logs_max_bytes", self.logs_max_bytes), ("events_max_bytes", self.events_max_bytes)]
-        {
+        for (key, bytes) in [
+            ("metrics_max_bytes", self.metrics_max_bytes),
+            ("logs_max_bytes", self.logs_max_bytes),
+            ("events_max_bytes", self.events_max_bytes),
+        ] {
             if bytes < 1 << 20 {
                 problems.add(key, format!("must be at least 1048576 (1 MiB), not {bytes}"));
             }

@@ -1,5 +1,21 @@
-//! The Shipwatch server.
+//! The Shipwatch server: stores what agents send, answers queries, evaluates rules, tells people, rolls out.
+//!
+//! # Layout
+//! ```text
+//! main -> app -> {api, web} -> {alerting (rules, notify), deploys, gateway} -> ingest -> store -> engines -> common
+//! ```
+//! - [`gateway`]: agents' connections; [`ingest`]: from records to commits
+//! - [`store`]: `control.db`; the engines for series and logs are packages of their own
+//! - [`rules`], [`notify`]: when an alert fires, and who is told; [`alerting`] joins them with the store
+//! - [`deploys`]: deployments over hosts
+//! - [`api`], [`web`]: HTTP and the dashboard's files
+//! - [`app`]: starts, joins and stops all of them; [`config`]: the sum of their configurations
+//!
+//! # Where things become durable
+//! Samples, lines and deploy events: in the transaction that also moves their lane's mark; acknowledged afterwards. A command:
+//! before it is sent. An alert's state and its messages: in one transaction, before the first attempt.
 
+pub mod alerting;
 pub mod api;
 pub mod app;
 pub mod config;

@@ -4,13 +4,16 @@ use super::{
     Config,
     queue::{Kind, Options, Queue, Record, Recovered, SpoolError, Stored, WhenFull},
 };
+use crate::tail::{Position, Sink, SinkError};
+use serde::{Deserialize, Serialize};
 use shipwatch_common::{
-    model::deploy::Event,
-    protocol::{Lane, LaneState, MetricsBatch, encode},
+    model::{FileId, LogBatch, deploy::Event},
+    protocol::{Lane, LaneState, MetricsBatch, decode, encode},
 };
 use std::{
+    collections::BTreeMap,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
 use tracing::warn;
@@ -26,16 +29,16 @@ pub struct LaneQueue {
 }
 
 impl LaneQueue {
-    pub(super) fn new(queue: Queue) -> Self {
+    fn new(queue: Queue) -> Self {
         Self { queue: Mutex::new(queue), appended: Notify::new() }
     }
 
     /// A panic while the lock was held leaves the queue's files whole, so its poison is of no meaning.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn append(&self, kind: Kind, payload: &[u8], snapshot: impl FnOnce() -> Vec<u8>) -> Result<(), SpoolError> {
+    fn append(&self, kind: Kind, payload: &[u8], snapshot: impl FnOnce() -> Vec<u8>) -> Result<(), SpoolError> {
         self.lock().append(kind, payload, snapshot)?;
         if kind == Kind::Data {
             self.appended.notify_one();
@@ -94,7 +97,7 @@ impl LaneQueue {
 #[derive(Debug)]
 pub struct Spool {
     metrics: LaneQueue,
-    pub(super) logs: LaneQueue,
+    logs: LaneQueue,
     events: LaneQueue,
     acknowledged: Notify,
 }
@@ -106,7 +109,7 @@ fn open_plain(dir: &Path, max_bytes: u64, when_full: WhenFull, generation: u64) 
 }
 
 /// Says what opening found.
-pub(super) fn report(lane: Lane, found: Recovered) {
+fn report(lane: Lane, found: Recovered) {
     if found.damaged_bytes > 0 || found.damaged_segments > 0 {
         warn!(
             lane = lane.as_str(),
@@ -119,28 +122,30 @@ pub(super) fn report(lane: Lane, found: Recovered) {
 }
 
 impl Spool {
-    /// Opens the lanes below `dir`. `generation` must be new with every start. `show` sees the log lane's stored content, and
-    /// `positions` then gives the state for the head of its new segment.
+    /// Opens the lanes below `dir`. `generation` must be new with every start. Gives what the log lane remembers of files.
     ///
     /// # Errors
     /// A directory that cannot be read or written.
-    pub fn open<S>(
-        dir: &Path,
-        config: &Config,
-        generation: u64,
-        state: &mut S,
-        show: impl FnMut(&mut S, Stored<'_>),
-        positions: impl FnOnce(&S) -> Vec<u8>,
-    ) -> Result<Self, SpoolError> {
+    pub fn open(dir: &Path, config: &Config, generation: u64) -> Result<(Self, Positions), SpoolError> {
         let (metrics, found) = open_plain(&dir.join("metrics"), config.metrics_max_bytes, WhenFull::DropOldest, generation)?;
         report(Lane::Metrics, found);
         let (events, found) = open_plain(&dir.join("events"), config.events_max_bytes, WhenFull::Refuse, generation)?;
         report(Lane::Events, found);
-        let options =
-            Options { max_bytes: config.logs_max_bytes, segment_bytes: SEGMENT_BYTES.min(config.logs_max_bytes / 8), when_full: WhenFull::Refuse };
-        let (logs, found) = Queue::open(&dir.join("logs"), options, generation, state, show, positions)?;
+        let options = Options {
+            max_bytes: config.logs_max_bytes,
+            segment_bytes: SEGMENT_BYTES.min(config.logs_max_bytes / 8),
+            when_full: WhenFull::Refuse,
+        };
+        let mut positions = Positions::default();
+        let (logs, found) = Queue::open(&dir.join("logs"), options, generation, &mut positions, Positions::take, Positions::snapshot)?;
         report(Lane::Logs, found);
-        Ok(Self { metrics: LaneQueue::new(metrics), logs: LaneQueue::new(logs), events: LaneQueue::new(events), acknowledged: Notify::new() })
+        let spool = Self {
+            metrics: LaneQueue::new(metrics),
+            logs: LaneQueue::new(logs),
+            events: LaneQueue::new(events),
+            acknowledged: Notify::new(),
+        };
+        Ok((spool, positions))
     }
 
     /// One lane.
@@ -186,5 +191,156 @@ impl Spool {
     /// Called by the uplink after each acknowledgement.
     pub fn notify_acknowledged(&self) {
         self.acknowledged.notify_one();
+    }
+}
+
+/// How far each file was read, as of the last record. Lies at the head of every segment and is moved by every record of the
+/// log lane, so lines and position are one.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Positions(BTreeMap<FileId, Position>);
+
+/// What a record of the log lane does to the positions. In a record, its length stands before it and the lines behind it.
+#[derive(Deserialize, Serialize)]
+enum Step {
+    Reached(Position),
+    Forgotten(FileId),
+}
+
+impl Positions {
+    /// For the tailer.
+    #[must_use]
+    pub fn list(&self) -> Vec<Position> {
+        self.0.values().cloned().collect()
+    }
+
+    fn take(&mut self, stored: Stored<'_>) {
+        match stored {
+            // An unreadable snapshot would need a change of format without a change of version; what is known stays.
+            Stored::Snapshot(bytes) => *self = decode(bytes).unwrap_or_else(|_| std::mem::take(self)),
+            Stored::Payload(bytes) => {
+                if let Some(step) = split(bytes).and_then(|(step, _)| decode(step).ok()) {
+                    self.apply(step);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Reached(position) => drop(self.0.insert(position.file, position)),
+            Step::Forgotten(file) => drop(self.0.remove(&file)),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        encode(self).unwrap_or_default()
+    }
+}
+
+/// A record's step and its lines.
+fn split(record: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = record.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
+}
+
+/// The encoded [`LogBatch`] of a record of the log lane.
+#[must_use]
+pub fn log_batch(record: &[u8]) -> Option<&[u8]> {
+    split(record).map(|(_, batch)| batch)
+}
+
+/// The tailer's way into the log lane.
+#[derive(Debug)]
+pub struct LogSink {
+    spool: Arc<Spool>,
+    positions: Positions,
+}
+
+impl LogSink {
+    /// `positions` is what [`Spool::open`] gave.
+    #[must_use]
+    pub const fn new(spool: Arc<Spool>, positions: Positions) -> Self {
+        Self { spool, positions }
+    }
+
+    fn put(&mut self, kind: Kind, step: Step, batch: &[u8]) -> Result<(), SinkError> {
+        let encoded = encode(&step).map_err(|error| SinkError::Io(error.to_string()))?;
+        let mut record = u32::try_from(encoded.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+        record.extend_from_slice(&encoded);
+        record.extend_from_slice(batch);
+        // The head of a new segment stands for everything before it, so it must not contain this record's step yet.
+        let positions = &self.positions;
+        self.spool.logs.append(kind, &record, || positions.snapshot()).map_err(|error| match error {
+            SpoolError::Full(_) => SinkError::Full,
+            other => SinkError::Io(other.to_string()),
+        })?;
+        self.positions.apply(step);
+        Ok(())
+    }
+}
+
+impl Sink for LogSink {
+    fn append(&mut self, batch: Option<LogBatch>, position: Position) -> Result<(), SinkError> {
+        let (kind, lines) = match batch {
+            Some(batch) => (Kind::Data, encode(&batch).map_err(|error| SinkError::Io(error.to_string()))?),
+            None => (Kind::Note, Vec::new()),
+        };
+        self.put(kind, Step::Reached(position), &lines)
+    }
+
+    fn forget(&mut self, file: FileId) -> Result<(), SinkError> {
+        self.put(Kind::Note, Step::Forgotten(file), &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shipwatch_common::{
+        mask::LineState,
+        model::{Labels, LogLine, Severity},
+    };
+
+    fn position(file: u128, offset: u64) -> Position {
+        Position {
+            file: FileId(file),
+            path: "/var/log/a.log".into(),
+            dev: 1,
+            ino: 2,
+            offset,
+            head_len: 3,
+            head_hash: 4,
+            marker: 5,
+            skipping: false,
+            line_state: LineState::default(),
+        }
+    }
+
+    fn batch(file: u128, text: &str) -> LogBatch {
+        let line = LogLine { ts_ns: 1, end_offset: 9, severity: Severity::Info, truncated: false, text: text.into() };
+        LogBatch { file: FileId(file), labels: Labels::default(), lines: vec![line] }
+    }
+
+    #[test]
+    fn positions_are_those_of_the_last_record_also_over_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { logs_max_bytes: 1 << 20, ..Config::default() };
+        let (spool, none) = Spool::open(dir.path(), &config, 1).unwrap();
+        assert!(none.list().is_empty());
+        let mut sink = LogSink::new(Arc::new(spool), none);
+        sink.append(None, position(2, 7)).unwrap();
+        for at in 0..300 {
+            sink.append(Some(batch(1, &"x".repeat(1000))), position(1, at)).unwrap();
+        }
+        sink.append(None, position(3, 1)).unwrap();
+        sink.forget(FileId(3)).unwrap();
+        let spool = Arc::clone(&sink.spool);
+        let sent = spool.lane(Lane::Logs).read(1 << 20).unwrap();
+        let first: LogBatch = decode(log_batch(&sent[0].payload).unwrap()).unwrap();
+        assert_eq!((sent.len(), first), (300, batch(1, &"x".repeat(1000))));
+        spool.lane(Lane::Logs).ack(1, 300).unwrap();
+        drop((sink, spool));
+        let (_, restored) = Spool::open(dir.path(), &config, 2).unwrap();
+        assert_eq!(restored.list(), [position(1, 299), position(2, 7)]);
     }
 }

@@ -216,7 +216,10 @@ impl Queue {
     pub fn append(&mut self, kind: Kind, payload: &[u8], snapshot: impl FnOnce() -> Vec<u8>) -> Result<(), SpoolError> {
         let size = (RECORD_HEAD_BYTES + payload.len()) as u64;
         self.make_room(size, kind)?;
-        if self.active_segment().is_some_and(|segment| segment.bytes > HEAD_BYTES as u64 && segment.bytes + size > self.options.segment_bytes) {
+        if self
+            .active_segment()
+            .is_some_and(|segment| segment.bytes > HEAD_BYTES as u64 && segment.bytes + size > self.options.segment_bytes)
+        {
             self.rotate(&snapshot())?;
         }
         let seq = if kind == Kind::Data { self.next_seq } else { 0 };
@@ -356,7 +359,11 @@ impl Queue {
     /// Bytes of segments with records that are not acknowledged.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.segments.iter().filter(|segment| segment.records > 0 && self.is_unacked(segment.generation, segment.last_seq())).map(|s| s.bytes).sum()
+        self.segments
+            .iter()
+            .filter(|segment| segment.records > 0 && self.is_unacked(segment.generation, segment.last_seq()))
+            .map(|s| s.bytes)
+            .sum()
     }
 
     /// Records that were dropped unsent at the bound.

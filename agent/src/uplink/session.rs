@@ -1,17 +1,20 @@
 //! One connection, from hello to its end.
 
 use super::{Counters, FLUSH_TIMEOUT, SessionError, Uplink};
-use crate::spool::{lanes::Spool, queue::Record};
+use crate::spool::{
+    lanes::{Spool, log_batch},
+    queue::Record,
+};
 use crate::uplink::identity::Identity;
 use shipwatch_common::{
     identity::{self, Credentials},
     model::{HostFacts, deploy::Command},
     protocol::{
-        AgentMessage, Hello, Lane, LaneMessage, LaneOpen, MetricsBatch, OLDEST_VERSION, ServerMessage, SnapshotEncoder, VERSION, Welcome, decode, encode_frame,
-        message::LaneBody,
+        AgentMessage, Hello, Lane, LaneMessage, LaneOpen, MetricsBatch, OLDEST_VERSION, ServerMessage, SnapshotEncoder, VERSION, Welcome,
+        decode, encode_frame, message::LaneBody,
     },
     time::now_ms,
-    transport::{self, Receiver, TransportError, Trust},
+    transport::{self, CLOSE_REFUSED, Receiver, TransportError, Trust},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -34,7 +37,13 @@ const MAX_DICTIONARY: usize = 150_000;
 type PendingKey = Option<rustls::pki_types::PrivateKeyDer<'static>>;
 
 pub(super) async fn run(uplink: &mut Uplink, cancel: &CancellationToken) -> Result<(), SessionError> {
-    let ca = uplink.identity.credentials.chain.last().cloned().ok_or_else(|| SessionError::Protocol("the identity has no CA; enrol again".to_owned()))?;
+    let ca = uplink
+        .identity
+        .credentials
+        .chain
+        .last()
+        .cloned()
+        .ok_or_else(|| SessionError::Protocol("the identity has no CA; enrol again".to_owned()))?;
     let trust = Trust::Enrolled { ca: &ca, credentials: &uplink.identity.credentials };
     let (endpoint, connection) = tokio::select! {
         connected = transport::connect(&uplink.server, &trust) => connected?,
@@ -43,10 +52,14 @@ pub(super) async fn run(uplink: &mut Uplink, cancel: &CancellationToken) -> Resu
     let ended = talk(uplink, &connection, cancel).await;
     // What the other end said when it closed tells more than the stream's error.
     let ended = match (ended, connection.close_reason()) {
-        (Err(SessionError::Transport(_)), Some(quinn::ConnectionError::ApplicationClosed(close))) => {
+        (Err(SessionError::Transport(_)), Some(quinn::ConnectionError::ApplicationClosed(close)))
+            if close.error_code == CLOSE_REFUSED.into() =>
+        {
             Err(SessionError::Refused(String::from_utf8_lossy(&close.reason).into_owned()))
         }
-        (Err(SessionError::Transport(TransportError::Lost(_))), Some(reason)) => Err(TransportError::Lost(transport::explain(&reason)).into()),
+        (Err(SessionError::Transport(TransportError::Lost(_))), Some(reason)) => {
+            Err(TransportError::Lost(transport::explain(&reason)).into())
+        }
         (ended, _) => ended,
     };
     connection.close(0u32.into(), b"bye");
@@ -85,7 +98,14 @@ async fn talk(uplink: &mut Uplink, connection: &quinn::Connection, cancel: &Canc
 }
 
 fn hello(spool: &Spool, facts: &HostFacts, deploys_allowed: bool) -> Hello {
-    Hello { oldest_version: OLDEST_VERSION, version: VERSION, facts: facts.clone(), deploys_allowed, lanes: spool.states(), now_ms: now_ms() }
+    Hello {
+        oldest_version: OLDEST_VERSION,
+        version: VERSION,
+        facts: facts.clone(),
+        deploys_allowed,
+        lanes: spool.states(),
+        now_ms: now_ms(),
+    }
 }
 
 fn begin(uplink: &Uplink, welcome: &Welcome) -> Result<(), SessionError> {
@@ -276,7 +296,13 @@ async fn send_lane(connection: &quinn::Connection, spool: &Spool, lane: Lane, co
 fn frame(lane: Lane, record: Record, dictionary: &mut SnapshotEncoder, counters: &Counters) -> Result<Option<Vec<u8>>, SessionError> {
     let (generation, seq) = (record.generation, record.seq);
     let body = match lane {
-        Lane::Logs => LaneBody::Logs(record.payload),
+        Lane::Logs => match log_batch(&record.payload) {
+            Some(batch) => LaneBody::Logs(batch.to_vec()),
+            None => {
+                warn!(generation, seq, "a record in the spool cannot be read and is left out");
+                return Ok(None);
+            }
+        },
         Lane::Events => LaneBody::Event(String::from_utf8_lossy(&record.payload).into_owned()),
         Lane::Metrics => match decode::<MetricsBatch>(&zstd::bulk::decompress(&record.payload, 16 << 20).unwrap_or_default()) {
             Ok(batch) => {

@@ -1,0 +1,55 @@
+//! The agent's counters as series.
+
+use crate::{collect::Batch, spool::lanes::Spool, tail, uplink};
+use shipwatch_common::protocol::Lane;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Where the counters are.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    pub(super) spool: Arc<Spool>,
+    pub(super) tail: Arc<tail::Counters>,
+    pub(super) uplink: Arc<uplink::Counters>,
+    pub(super) lost_samples: Arc<AtomicU64>,
+}
+
+impl Sources {
+    /// Adds them to a tick.
+    pub(super) fn add(&self, batch: &mut Batch<'_>) {
+        for lane in Lane::ALL {
+            let queue = self.spool.lane(lane);
+            let labels = [("lane", lane.as_str())];
+            put(batch, "shipwatch_agent_spool_pending_bytes", &labels, queue.pending_bytes());
+            put(batch, "shipwatch_agent_spool_dropped_records_total", &labels, queue.dropped_records());
+            put(batch, "shipwatch_agent_spool_damaged_bytes_total", &labels, queue.damaged_bytes());
+        }
+        put(batch, "shipwatch_agent_lost_samples_total", &[], self.lost_samples.load(Ordering::Relaxed));
+        for (name, counter) in [
+            ("shipwatch_agent_tail_lines_total", &self.tail.lines_total),
+            ("shipwatch_agent_tail_bytes_total", &self.tail.bytes_total),
+            ("shipwatch_agent_tail_masked_total", &self.tail.masked_total),
+            ("shipwatch_agent_tail_mask_failures_total", &self.tail.mask_failures_total),
+            ("shipwatch_agent_tail_truncated_lines_total", &self.tail.truncated_total),
+            ("shipwatch_agent_tail_lost_bytes_total", &self.tail.lost_bytes_total),
+            ("shipwatch_agent_tail_files", &self.tail.files),
+            ("shipwatch_agent_tail_unreadable_files", &self.tail.unreadable_files),
+            ("shipwatch_agent_tail_blocked", &self.tail.blocked),
+            ("shipwatch_agent_uplink_sessions_total", &self.uplink.sessions_total),
+            ("shipwatch_agent_uplink_sent_bytes_total", &self.uplink.sent_bytes_total),
+            ("shipwatch_agent_uplink_sent_metrics_bytes_total", &self.uplink.sent_metrics_bytes_total),
+            ("shipwatch_agent_uplink_sent_samples_total", &self.uplink.sent_samples_total),
+            ("shipwatch_agent_uplink_sent_records_total", &self.uplink.sent_records_total),
+            ("shipwatch_agent_uplink_refused_total", &self.uplink.refused_total),
+        ] {
+            put(batch, name, &[], counter.load(Ordering::Relaxed));
+        }
+    }
+}
+
+fn put(batch: &mut Batch<'_>, name: &str, labels: &[(&str, &str)], count: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "counters stay far below 2^53")]
+    batch.push(name, labels, count as f64);
+}

@@ -1,0 +1,118 @@
+//! Prometheus' own API over the series engine. The shapes are the engine's; here is only HTTP.
+
+use super::Shared;
+use axum::{
+    Json,
+    extract::{Path, Query, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use serde_json::{Value, json};
+use shipwatch_common::time::now_ms;
+use shipwatch_series::{
+    Engine,
+    http::{self, ApiError, Params, Reply},
+    promql::EvalOptions,
+};
+use std::{sync::Arc, time::Instant};
+
+/// Largest form body.
+const MAX_FORM_BYTES: usize = 1 << 20;
+
+/// Parameters of the URL and, for POST, of the form, in this order.
+async fn parameters(request: Request) -> Result<Vec<(String, String)>, ApiError> {
+    let wrong = |error: &dyn std::fmt::Display| ApiError::bad_data(format!("parameters cannot be read: {error}"));
+    let Query(mut all) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|error| wrong(&error))?;
+    let is_form = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+    if is_form {
+        let body = axum::body::to_bytes(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| wrong(&error))?;
+        let uri = format!("/?{}", String::from_utf8_lossy(&body)).parse().map_err(|error| wrong(&error))?;
+        let Query(form) = Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|error| wrong(&error))?;
+        all.extend(form);
+    }
+    Ok(all)
+}
+
+/// Runs a query off the async threads, with the configured time as its bound.
+async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<'_>, &EvalOptions) -> Reply + Send + 'static) -> Response {
+    let answer = match parameters(request).await {
+        Err(error) => Reply::from(error),
+        Ok(parameters) => {
+            let options = EvalOptions::new(state.series.config());
+            let options = Instant::now().checked_add(state.config.query_timeout).map_or(options, |deadline| options.until(deadline));
+            let series = Arc::clone(&state.series);
+            let done = tokio::task::spawn_blocking(move || work(&series, Params(&parameters), &options)).await;
+            done.unwrap_or_else(|error| Reply::from(ApiError { status: 500, error_type: "internal", message: error.to_string() }))
+        }
+    };
+    reply(answer)
+}
+
+fn reply(answer: Reply) -> Response {
+    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Json(answer)).into_response()
+}
+
+/// `/api/v1/query`.
+pub async fn query(State(state): State<Shared>, request: Request) -> Response {
+    run(state, request, |series, parameters, options| http::query(series, parameters, now_ms(), options)).await
+}
+
+/// `/api/v1/query_range`.
+pub async fn query_range(State(state): State<Shared>, request: Request) -> Response {
+    run(state, request, |series, parameters, options| http::query_range(series, parameters, options)).await
+}
+
+/// `/api/v1/series`.
+pub async fn series(State(state): State<Shared>, request: Request) -> Response {
+    run(state, request, |series, parameters, _| http::series(series, parameters)).await
+}
+
+/// `/api/v1/labels`.
+pub async fn labels(State(state): State<Shared>, request: Request) -> Response {
+    run(state, request, |series, parameters, _| http::labels(series, parameters)).await
+}
+
+/// `/api/v1/label/{name}/values`.
+pub async fn label_values(State(state): State<Shared>, Path(name): Path<String>, request: Request) -> Response {
+    run(state, request, move |series, parameters, _| http::label_values(series, &name, parameters)).await
+}
+
+fn success(data: Value) -> Json<Value> {
+    Json(json!({"status": "success", "data": data}))
+}
+
+/// `/api/v1/metadata`: agents send no help texts.
+pub async fn metadata() -> Json<Value> {
+    success(json!({}))
+}
+
+/// `/api/v1/query_exemplars`: there are none.
+pub async fn exemplars() -> Json<Value> {
+    success(json!([]))
+}
+
+/// `/api/v1/rules`.
+pub async fn rules(State(state): State<Shared>) -> Json<Value> {
+    success(state.alerting.prometheus_rules())
+}
+
+/// `/api/v1/alerts`.
+pub async fn alerts(State(state): State<Shared>) -> Json<Value> {
+    success(state.alerting.prometheus_alerts())
+}
+
+/// `/api/v1/status/buildinfo`: the version is that of the API which Grafana should expect.
+pub async fn build_info() -> Json<Value> {
+    success(json!({"version": "2.24.0", "revision": "", "branch": "", "buildUser": "", "buildDate": "", "goVersion": ""}))
+}
+
+/// Anything else.
+pub async fn not_found() -> Response {
+    let body = json!({"status": "error", "errorType": "not_found", "error": "this part of Prometheus' API is not offered; docs/api.md lists what is"});
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
+}
