@@ -34,7 +34,7 @@ use std::{
 };
 use tokio::{sync::mpsc, task::JoinHandle as TaskHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Commands of the server that may wait for the executor.
 const COMMANDS: usize = 16;
@@ -214,6 +214,8 @@ fn start_collect(config: &Config, masker: &Arc<Masker>, own: own_metrics::Source
                 if lost.fetch_add(batch.samples.len() as u64, Ordering::Relaxed) == 0 {
                     warn!(%error, "samples are lost: the spool does not take them");
                 }
+            } else {
+                debug!(ts_ms = batch.ts_ms, samples = batch.samples.len(), "tick is in the spool");
             }
             let now = now_ms();
             let wait = u64::try_from(interval_ms - now.rem_euclid(interval_ms)).unwrap_or(1_000);
