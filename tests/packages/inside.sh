@@ -96,7 +96,6 @@ deb() {
     within 30 "the agent's connection" shipwatch-agent status >/dev/null 2>&1
     password=$(cat /var/lib/shipwatch/initial-admin-password)
     export SHIPWATCH_USER=admin SHIPWATCH_PASSWORD=$password
-    # shellcheck disable=SC2317  # called by within
     sampled() { shipwatch query 'count(node_load1{instance="packages-test"})' 2>/dev/null | grep -q 1; }
     within 30 "a sample of the agent in the server" sampled
     shipwatch hosts --json | grep -q '"packages-test"' || fail "the server does not list the host"

@@ -24,7 +24,6 @@ done
 
 work=$(mktemp -d)
 inner=''
-# shellcheck disable=SC2317  # called by the trap
 finish() {
     # Ends everything in the namespaces with it; their mounts are gone then.
     if [ -n "$inner" ] && kill -KILL "$inner" 2>/dev/null; then wait "$inner" 2>/dev/null || true; fi
