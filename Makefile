@@ -40,6 +40,7 @@ lint: $(WEB)/node_modules/.installed ## Formatting, clippy, types, scripts, lice
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	cd $(WEB) && npm run check
 	if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else for script in $(SCRIPTS); do bash -n "$$script"; done; fi
+	packaging/links.sh
 	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
 
 bench: ## First figures: agent cost, wire bytes per sample, ingest

@@ -75,8 +75,10 @@ stage_common() {
     local package=$1 tree=$2
     local doc=$tree/usr/share/doc/$package
     put 644 "systemd/$package.service" "$tree/usr/lib/systemd/system/$package.service"
-    install -d -m 755 "$doc"
+    install -d -m 755 "$doc/docs/zh"
     install -m 644 README.md README.zh-CN.md "$doc/"
+    install -m 644 docs/*.md "$doc/docs/"
+    install -m 644 docs/zh/*.md "$doc/docs/zh/"
     gzipped "$doc/changelog.gz" <CHANGELOG.md
 }
 
@@ -96,9 +98,6 @@ stage_server() {
     stage_common shipwatch-server "$tree"
     put 640 server.toml "$tree/etc/shipwatch/server.toml"
     put 644 rules/starter.yml "$tree/etc/shipwatch/rules/starter.yml"
-    install -d -m 755 "$tree/usr/share/doc/shipwatch-server/docs/zh"
-    install -m 644 docs/*.md "$tree/usr/share/doc/shipwatch-server/docs/"
-    install -m 644 docs/zh/*.md "$tree/usr/share/doc/shipwatch-server/docs/zh/"
 }
 
 same_times() { find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +; }
