@@ -5,7 +5,7 @@
 #   --out      where the .deb and .rpm files go
 #   --fast     weak compression, for tests
 #
-# Needs dpkg-deb, rpmbuild, strip and readelf. The same binaries, sources and SOURCE_DATE_EPOCH (default: the last commit's
+# Needs dpkg-deb, rpmbuild, strip, readelf, node and cargo. The same binaries, sources and SOURCE_DATE_EPOCH (default: the last commit's
 # time) give the same .deb bytes. SHIPWATCH_MAINTAINER ("Name <address>") names who answers for the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,7 +29,7 @@ if [ -z "$bin_dir" ] || [ -z "$out" ]; then fail "usage: build.sh --bin-dir DIR 
 
 # --- what must be there, all of it told at once
 missing=()
-for tool in dpkg-deb:dpkg rpmbuild:rpm strip:binutils readelf:binutils; do
+for tool in dpkg-deb:dpkg rpmbuild:rpm strip:binutils readelf:binutils node:nodejs cargo:rust; do
     command -v "${tool%%:*}" >/dev/null 2>&1 || missing+=("${tool%%:*} (package ${tool##*:})")
 done
 for program in shipwatch-agent shipwatch-server shipwatch; do
@@ -80,6 +80,9 @@ stage_common() {
     install -m 644 docs/*.md "$doc/docs/"
     install -m 644 docs/zh/*.md "$doc/docs/zh/"
     gzipped "$doc/changelog.gz" <CHANGELOG.md
+    # Libraries under MIT, BSD and the like ask that their texts go with the program.
+    node packaging/licences.mjs "$package" "${@:3}" >"$work/third-party.txt" || fail "the libraries' licences could not be collected"
+    gzipped "$doc/third-party.txt.gz" <"$work/third-party.txt"
 }
 
 stage_agent() {
@@ -95,7 +98,7 @@ stage_server() {
     local tree=$1
     program shipwatch-server "$tree"
     program shipwatch "$tree"
-    stage_common shipwatch-server "$tree"
+    stage_common shipwatch-server "$tree" server/web/node_modules
     put 640 server.toml "$tree/etc/shipwatch/server.toml"
     put 644 rules/starter.yml "$tree/etc/shipwatch/rules/starter.yml"
 }
@@ -129,8 +132,8 @@ Copyright: $(date --date="@$SOURCE_DATE_EPOCH" +%Y) the Shipwatch contributors
 License: Apache-2.0
  On Debian systems the text of this licence is in /usr/share/common-licenses/Apache-2.0.
 Comment:
- The programs contain libraries of other authors under licences that permit this (deny.toml in the sources lists which
- are admitted, Cargo.lock names every library and its version).
+ The programs contain libraries of other authors under licences that permit this; third-party.txt.gz beside this file
+ names each with its version, its licence and that licence's text.
 TEXT
 }
 

@@ -70,7 +70,7 @@ same "conffiles of the server" "/etc/shipwatch/rules/starter.yml
 /etc/shipwatch/server.toml" "$(dpkg-deb -I "${server_deb[0]}" conffiles)"
 for deb in "${agent_deb[0]}" "${server_deb[0]}"; do
     list=$(dpkg-deb -c "$deb")
-    for file in copyright changelog.gz changelog.Debian.gz README.md README.zh-CN.md docs/install.md docs/zh/install.md; do
+    for file in copyright changelog.gz changelog.Debian.gz third-party.txt.gz README.md README.zh-CN.md docs/install.md docs/zh/install.md; do
         grep -q "/usr/share/doc/[a-z-]*/$file$" <<<"$list" || fail "${deb##*/} has no $file"
     done
     [ "$(dpkg-deb -f "$deb" Version)" = "$version-1" ] || fail "${deb##*/} has version $(dpkg-deb -f "$deb" Version), Cargo.toml $version"
