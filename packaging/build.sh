@@ -69,6 +69,15 @@ gzipped() { gzip -9n >"$1" && chmod 644 "$1"; }
 program() {
     install -D -m 755 "$bin_dir/$1" "$2/usr/bin/$1"
     strip --strip-unneeded --remove-section=.comment "$2/usr/bin/$1"
+    # The programs write their own manual pages and completions, so they have to run here: no packages for a foreign machine.
+    local made=$work/files/$1 page
+    mkdir -p "$made"
+    "$bin_dir/$1" package-files "$made" || fail "$1 could not write its manual pages"
+    install -d -m 755 "$2/usr/share/man/man1"
+    for page in "$made"/*.1; do gzipped "$2/usr/share/man/man1/${page##*/}.gz" <"$page"; done
+    install -D -m 644 "$made/$1.bash" "$2/usr/share/bash-completion/completions/$1"
+    install -D -m 644 "$made/_$1" "$2/usr/share/zsh/vendor-completions/_$1"
+    install -D -m 644 "$made/$1.fish" "$2/usr/share/fish/vendor_completions.d/$1.fish"
 }
 
 stage_common() {
@@ -178,13 +187,19 @@ deb() {
 
 # --- rpm
 rpm() {
-    local payload=w19.zstdio
+    local payload=w19.zstdio package
     [ -z "$fast" ] || payload=w1.gzdio
     same_times "$work/tree"
+    mkdir -p "$work/lists"
+    for package in shipwatch-agent shipwatch-server; do
+        # Where zsh looks is the one place that differs.
+        (cd "$work/tree/$package" && find usr/share/man usr/share/*/*completions* -type f | sort |
+            sed -e 's|^|/|' -e 's|zsh/vendor-completions|zsh/site-functions|') >"$work/lists/$package"
+    done
     rpmbuild -bb --quiet --target "$rpm_arch" packaging/rpm/shipwatch.spec \
         --define "_topdir $work/rpm" --define "_rpmdir $work/rpms" --define "_binary_payload $payload" \
         --define "version_ $version" --define "release_ $release" --define "homepage $homepage" \
-        --define "packager $maintainer" --define "tree $work/tree" --define "top $top" >"$work/rpm.log" 2>&1 ||
+        --define "packager $maintainer" --define "tree $work/tree" --define "lists $work/lists" --define "top $top" >"$work/rpm.log" 2>&1 ||
         { cat "$work/rpm.log" >&2 && fail "rpmbuild failed"; }
     cp "$work/rpms/$rpm_arch"/*.rpm "$out/"
 }

@@ -52,18 +52,27 @@ same() { # WHAT EXPECTED FOUND
     diff -u --label "expected: $1" --label "found: $1" <(printf '%s\n' "$2") <(printf '%s\n' "$3") >&2 || fail "$1 is not as expected"
 }
 
-deb_files() { dpkg-deb -c "$1" | awk '$1 !~ /^d/ { print $1, $2, $6 }' | grep -v /usr/share/doc/ | sort -k 3; }
+deb_files() { dpkg-deb -c "$1" | awk '$1 !~ /^d/ { print $1, $2, $6 }' | grep -v -e /usr/share/doc/ -e /usr/share/man/ | sort -k 3; }
 same "files of the agent's deb" "-rw-r----- root/root ./etc/shipwatch/agent.toml
 -rw-r--r-- root/root ./etc/shipwatch/policy.toml
 -rwxr-xr-x root/root ./usr/bin/shipwatch-agent
 -rw-r--r-- root/root ./usr/lib/systemd/system/shipwatch-agent.service
--rw-r--r-- root/root ./usr/share/lintian/overrides/shipwatch-agent" "$(deb_files "${agent_deb[0]}")"
+-rw-r--r-- root/root ./usr/share/bash-completion/completions/shipwatch-agent
+-rw-r--r-- root/root ./usr/share/fish/vendor_completions.d/shipwatch-agent.fish
+-rw-r--r-- root/root ./usr/share/lintian/overrides/shipwatch-agent
+-rw-r--r-- root/root ./usr/share/zsh/vendor-completions/_shipwatch-agent" "$(deb_files "${agent_deb[0]}")"
 same "files of the server's deb" "-rw-r--r-- root/root ./etc/shipwatch/rules/starter.yml
 -rw-r----- root/root ./etc/shipwatch/server.toml
 -rwxr-xr-x root/root ./usr/bin/shipwatch
 -rwxr-xr-x root/root ./usr/bin/shipwatch-server
 -rw-r--r-- root/root ./usr/lib/systemd/system/shipwatch-server.service
--rw-r--r-- root/root ./usr/share/lintian/overrides/shipwatch-server" "$(deb_files "${server_deb[0]}")"
+-rw-r--r-- root/root ./usr/share/bash-completion/completions/shipwatch
+-rw-r--r-- root/root ./usr/share/bash-completion/completions/shipwatch-server
+-rw-r--r-- root/root ./usr/share/fish/vendor_completions.d/shipwatch-server.fish
+-rw-r--r-- root/root ./usr/share/fish/vendor_completions.d/shipwatch.fish
+-rw-r--r-- root/root ./usr/share/lintian/overrides/shipwatch-server
+-rw-r--r-- root/root ./usr/share/zsh/vendor-completions/_shipwatch
+-rw-r--r-- root/root ./usr/share/zsh/vendor-completions/_shipwatch-server" "$(deb_files "${server_deb[0]}")"
 same "conffiles of the agent" "/etc/shipwatch/agent.toml
 /etc/shipwatch/policy.toml" "$(dpkg-deb -I "${agent_deb[0]}" conffiles)"
 same "conffiles of the server" "/etc/shipwatch/rules/starter.yml
@@ -73,11 +82,15 @@ for deb in "${agent_deb[0]}" "${server_deb[0]}"; do
     for file in copyright changelog.gz changelog.Debian.gz third-party.txt.gz README.md README.zh-CN.md docs/install.md docs/zh/install.md; do
         grep -q "/usr/share/doc/[a-z-]*/$file$" <<<"$list" || fail "${deb##*/} has no $file"
     done
+    mapfile -t programs < <(grep -o '[.]/usr/bin/[a-z-]\+' <<<"$list")
+    for program in "${programs[@]}"; do
+        grep -q "/usr/share/man/man1/${program##*/}[.]1[.]gz$" <<<"$list" || fail "${deb##*/} has no manual page of ${program##*/}"
+    done
     [ "$(dpkg-deb -f "$deb" Version)" = "$version-1" ] || fail "${deb##*/} has version $(dpkg-deb -f "$deb" Version), Cargo.toml $version"
 done
 
-# In a deb only: what Debian's policy asks for. In an rpm only: the licence's text and the state directories.
-comparable() { sed 's|^\./|/|' | grep -v -e /copyright$ -e changelog.Debian -e /usr/share/lintian -e /usr/share/licenses -e ^/var/lib | sort; }
+# In a deb only: what Debian's policy asks for. In an rpm only: the licence's text and the state directories. zsh looks elsewhere.
+comparable() { sed -e 's|^\./|/|' -e 's|zsh/vendor-completions|zsh/site-functions|' | grep -v -e /copyright$ -e changelog.Debian -e /usr/share/lintian -e /usr/share/licenses -e ^/var/lib | sort; }
 for package in agent server; do
     deb=$(echo "$work/out/shipwatch-${package}_"*.deb) rpm=$(echo "$work/out/shipwatch-$package-"*.rpm)
     same "files of the $package's rpm against its deb" "$(dpkg-deb -c "$deb" | awk '$1 !~ /^d/ { print $6 }' | comparable)" \
