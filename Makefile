@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 WEB := server/web
 CARGO ?= cargo
+SCRIPTS = .ci/run packaging/*.sh packaging/sample-app/*.sh packaging/deb/*.p* tests/packages/*.sh
 
 .PHONY: help run build web test lint bench package clean tools
 
@@ -34,11 +35,12 @@ test: tools web ## Everything: unit, property, golden, end to end, browser, pack
 	packaging/phase.sh "browser against the real server" packaging/browser.sh
 	packaging/phase.sh "packages" tests/packages/run.sh
 
-lint: $(WEB)/node_modules/.installed ## Formatting, clippy, types, shell syntax
+lint: $(WEB)/node_modules/.installed ## Formatting, clippy, types, scripts, licences and advisories
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	cd $(WEB) && npm run check
-	for script in .ci/run packaging/*.sh tests/packages/*.sh packaging/sample-app/*.sh; do bash -n "$$script"; done
+	if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else for script in $(SCRIPTS); do bash -n "$$script"; done; fi
+	packaging/links.sh
 	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
 
 bench: ## First figures: agent cost, wire bytes per sample, ingest

@@ -6,7 +6,9 @@ bin=$(cd "${1:-target/debug}" && pwd)
 dir=$(mktemp -d)
 pids=()
 finish() {
-    for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do
+        if kill -TERM "$pid" 2>/dev/null; then wait "$pid" 2>/dev/null || true; fi
+    done
     rm -rf "$dir"
 }
 trap finish EXIT

@@ -1,8 +1,9 @@
 //! The command line of `shipwatch-agent`.
 
 mod doctor;
+mod package_files;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use shipwatch_agent::{
     app::{Agent, StatusFile},
     collect,
@@ -99,6 +100,18 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 }
 
 pub(crate) fn run() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [command, dir] = arguments.as_slice()
+        && command == package_files::COMMAND
+    {
+        return match package_files::write(Cli::command(), Path::new(dir)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("{}: {error}", dir.display()));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cli = Cli::parse();
     let environment: Vec<(String, String)> = std::env::vars().collect();
     match dispatch(cli, &environment) {

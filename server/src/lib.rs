@@ -9,6 +9,7 @@
 //! - [`rules`], [`notify`]: when an alert fires, and who is told; [`alerting`] joins them with the store
 //! - [`deploys`]: deployments over hosts
 //! - [`api`], [`web`]: HTTP and the dashboard's files
+//! - [`package_files`]: manual pages and completions, for packages
 //! - [`app`]: starts, joins and stops all of them; [`config`]: the sum of their configurations
 //!
 //! # Where things become durable
@@ -23,6 +24,7 @@ pub mod deploys;
 pub mod gateway;
 pub mod ingest;
 pub mod notify;
+pub mod package_files;
 pub mod rules;
 pub mod store;
 pub mod web;

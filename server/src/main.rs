@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 it failed; 2 wrong usage or configuration.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use shipwatch_common::{
     identity::{self, EnrolmentToken},
     logging,
@@ -14,6 +14,7 @@ use shipwatch_server::{
     api::{auth, tokens::check_grant},
     app::{self, Server},
     config::{Config, ConfigError},
+    package_files,
     store::{Store, hosts::EnrolmentGrant, users::User},
 };
 use std::{
@@ -106,6 +107,18 @@ fn wrong(text: impl Into<String>) -> Failure {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [command, dir] = arguments.as_slice()
+        && command == package_files::COMMAND
+    {
+        return match package_files::write(Cli::command(), Path::new(dir)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _nobody_reads = writeln!(io::stderr().lock(), "shipwatch-server: {}: {error}", dir.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cli = Cli::parse();
     let environment: Vec<(String, String)> = std::env::vars().collect();
     match dispatch(cli, &environment) {

@@ -8,10 +8,11 @@ mod commands;
 mod output;
 mod progress;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use client::Client;
 use output::Out;
-use std::process::ExitCode;
+use shipwatch_server::package_files;
+use std::{path::Path, process::ExitCode};
 
 /// Talks to a Shipwatch server.
 ///
@@ -186,6 +187,15 @@ enum TokenCommand {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let [command, dir] = arguments.as_slice()
+        && command == package_files::COMMAND
+    {
+        return match package_files::write(Cli::command(), Path::new(dir)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => Out::new(false).fail(&format!("{}: {error}", dir.display()), 1),
+        };
+    }
     let cli = Cli::parse();
     let mut out = Out::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -1,0 +1,38 @@
+//! `packaging/agent.toml`: what it says are defaults are the defaults, no key is missing, and it is read as it is.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
+
+#[path = "../../common/tests/support/shipped.rs"]
+mod shipped;
+
+use shipwatch_agent::config::Config;
+use std::path::Path;
+
+const SHIPPED: &str = include_str!("../../packaging/agent.toml");
+
+#[test]
+fn it_documents_every_key_with_its_default() {
+    let documented = shipped::documented(SHIPPED);
+    assert_eq!(shipped::differences(&documented, &Config::default()), Vec::<String>::new());
+    let read = Config::parse(&documented.to_string(), Path::new("agent.toml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(shipped::differences(&documented, &read), Vec::<String>::new());
+}
+
+#[test]
+fn it_is_read_as_it_is_shipped() {
+    Config::parse(SHIPPED, Path::new("agent.toml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    // Keys that packages set on purpose; everything else is a comment.
+    let set: Vec<&str> = SHIPPED.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+    assert_eq!(set, Vec::<&str>::new());
+}
+
+#[test]
+fn a_missing_a_wrong_and_an_unknown_key_are_found() {
+    let told = |from: &str, to: &str| {
+        assert!(SHIPPED.contains(from), "{from}");
+        shipped::differences(&shipped::documented(&SHIPPED.replace(from, to)), &Config::default())
+    };
+    assert_eq!(told("#level = \"info\"", ""), ["`log.level` is missing"]);
+    assert_eq!(told("#level = \"info\"", "#level = \"warn\""), ["`log.level` is \"warn\" in the file, \"info\" by default"]);
+    assert_eq!(told("#level =", "#levels ="), ["`log.levels` is no key", "`log.level` is missing"]);
+}
