@@ -17,7 +17,18 @@ interface Found {
 type Route = [pattern: string, section: Section, title: (words: Catalogue, first: string) => string, page: Found['page']];
 
 const routes: Route[] = [
+  ['/', 'overview', (t) => t.nav.overview, () => import('./pages/Overview.svelte')],
+  ['/signin', 'overview', (t) => t.nav.overview, () => import('./pages/Overview.svelte')],
   ['/hosts', 'hosts', (t) => t.nav.hosts, () => import('./pages/Hosts.svelte')],
+  ['/hosts/:name', 'hosts', (_, name) => name, () => import('./pages/Host.svelte')],
+  ['/logs', 'logs', (t) => t.nav.logs, () => import('./pages/Logs.svelte')],
+  ['/explore', 'explore', (t) => t.nav.explore, () => import('./pages/Explore.svelte')],
+  ['/alerts', 'alerts', (t) => t.nav.alerts, () => import('./pages/Alerts.svelte')],
+  ['/alerts/:fingerprint', 'alerts', (t) => t.nav.alerts, () => import('./pages/Alert.svelte')],
+  ['/deploys', 'deploys', (t) => t.nav.deploys, () => import('./pages/Deploys.svelte')],
+  ['/deploys/new', 'deploys', (t) => t.deploys.new, () => import('./pages/DeployNew.svelte')],
+  ['/deploys/:id', 'deploys', (t) => t.nav.deploys, () => import('./pages/Deployment.svelte')],
+  ['/settings', 'settings', (t) => t.nav.settings, () => import('./pages/Settings.svelte')],
 ];
 
 const lost: Found['page'] = () => import('./pages/NotFound.svelte');

@@ -1,32 +1,10 @@
-import type { Browser } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { launch, open, overflow, type View, type Wanted } from '../support/browser';
-import { FakeServer, PASSWORD } from '../support/fake';
+import { expect, test } from 'vitest';
+import { overflow } from '../support/browser';
+import { PASSWORD } from '../support/fake';
+import { suite } from '../support/suite';
 
-let browser: Browser;
-let server: FakeServer;
-const views: View[] = [];
-
-beforeAll(async () => {
-  [browser, server] = await Promise.all([launch(), FakeServer.start()]);
-});
-afterEach(async () => {
-  const mistakes = views.flatMap((view) => view.mistakes);
-  await Promise.all(views.splice(0).map((view) => view.close()));
-  server.reset();
-  expect(mistakes).toEqual([]);
-});
-afterAll(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-async function visit(path: string, wanted: Wanted = {}) {
-  const view = await open(browser, server.url, { signedIn: false, ...wanted });
-  views.push(view);
-  await view.page.goto(path);
-  return view.page;
-}
+const here = suite({ signedIn: false });
+const visit = here.visit;
 
 test('signing in leads back to where one wanted to go', async () => {
   const page = await visit('/hosts?env=prod&sort=cpu');
@@ -46,7 +24,7 @@ test('a wrong password is told, and nothing is lost', async () => {
 });
 
 test('after too many attempts the page counts down', async () => {
-  server.broken.set('POST /session', { status: 429, headers: { 'retry-after': '42' } });
+  here.server.broken.set('POST /session', { status: 429, headers: { 'retry-after': '42' } });
   const page = await visit('/signin');
   await page.getByLabel('Password', { exact: true }).fill('wrong');
   await page.getByRole('button', { name: 'Sign in' }).click();
@@ -68,8 +46,8 @@ test('a server that is gone is told, and found again', async () => {
 test('a session that ends leads to the sign-in page and back', async () => {
   const page = await visit('/hosts', { signedIn: true });
   await page.getByRole('link', { name: 'web-1', exact: true }).first().waitFor();
-  server.sessionValid = false;
-  server.changed('hosts');
+  here.server.sessionValid = false;
+  here.server.changed('hosts');
   await page.getByText('You were signed out.').waitFor();
   expect(new URL(page.url()).search).toBe('?next=%2Fhosts');
 });
