@@ -103,6 +103,14 @@ export function commonLabels(all: readonly Labels[]): Set<string> {
   return new Set(Object.keys(first).filter((name) => rest.every((other) => other[name] === first[name])));
 }
 
+/** Names of series beside each other: what differs. One label alone needs no name of its own. */
+export function seriesNames(all: readonly Labels[]): string[] {
+  const common = commonLabels(all);
+  const own = new Set(all.flatMap((labels) => Object.keys(labels)).filter((label) => !common.has(label)));
+  if (all.length > 1 && own.size === 1) return all.map((labels) => labels[[...own][0]!] || '{}');
+  return all.map((labels) => seriesName(labels, common));
+}
+
 /**
  * A rule's expression as a chart shows it: what is compared, and with what.
  * `a > 80` becomes `a` with a line at 80. An expression of another shape is shown as it is.

@@ -75,7 +75,7 @@ export const en = {
   alertState: { firing: 'Firing', pending: 'Pending', resolved: 'Resolved' } satisfies Record<AlertState, string> as Record<AlertState, string>,
   severity: { critical: 'Critical', warning: 'Warning', info: 'Info' } as Record<string, string>,
   logSeverity: { fatal: 'fatal', error: 'error', warn: 'warn', info: 'info', debug: 'debug', trace: 'trace', unknown: 'unknown' } satisfies Record<Severity, string> as Record<Severity, string>,
-  deliveryState: { queued: 'Queued', accepted: 'Accepted', throttled: 'Waiting for quota', dead: 'Given up' } satisfies Record<Delivery['state'], string> as Record<Delivery['state'], string>,
+  deliveryState: { queued: 'Queued', accepted: 'Accepted', throttled: 'Throttled', dead: 'Given up' } satisfies Record<Delivery['state'], string> as Record<Delivery['state'], string>,
   deploymentState: { running: 'Running', succeeded: 'Succeeded', failed: 'Failed', aborted: 'Aborted' } satisfies Record<DeploymentState, string> as Record<DeploymentState, string>,
   progress: {
     pending: 'Pending', sent: 'Sent', preparing: 'Preparing', switching: 'Switching', reverting: 'Going back', succeeded: 'Succeeded', failed: 'Failed', reverted: 'Went back',
