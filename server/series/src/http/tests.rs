@@ -191,6 +191,34 @@ fn a_query_that_nobody_waits_for_ends() {
     assert!(error.message.starts_with("query was canceled"), "{}", error.message);
 }
 
+/// Whoever waits goes away while series are read.
+struct LeftAlone(MemSource, Arc<std::sync::atomic::AtomicBool>);
+
+impl Source for LeftAlone {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        t0: UnixMs,
+        t1: UnixMs,
+        limits: &crate::source::SelectLimits,
+    ) -> Result<Vec<crate::source::SeriesData>, crate::error::Error> {
+        self.1.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.0.select(matchers, t0, t1, limits)
+    }
+
+    fn series(&self, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<Arc<Labels>>, crate::error::Error> {
+        self.0.series(any_of, t0, t1, limit)
+    }
+}
+
+#[test]
+fn a_query_ends_on_the_way_when_its_client_goes() {
+    let flag = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let source = LeftAlone(source(), Arc::clone(&flag));
+    let reply = query_range(&source, Params(&pairs("query=rate(up[5m])&start=0&end=60&step=1")), &EvalOptions::default().canceled_by(flag));
+    assert_eq!(reply.error().map(|error| error.error_type), Some("canceled"));
+}
+
 #[test]
 fn queries_are_formatted_and_taken_apart() {
     let format: Call = |_, params| format_query(params);

@@ -167,7 +167,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 /// Numbers stand for seconds; the grammar would panic on ones that no duration can hold.
 fn check_duration(text: &str) -> Result<(), Error> {
     let cleaned: String = text.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
-    let longer = || Error::BadData(format!("`{}` is not a duration that can be used", shorten(text)));
+    let longer = || Error::BadData(format!("parse error: `{}` is not a duration that can be used", shorten(text)));
     // What is no number is a duration with units or no duration at all: the grammar tells.
     match cleaned.parse::<f64>() {
         Ok(seconds) if !(0.0..=MAX_DURATION_S).contains(&seconds) => Err(longer()),

@@ -1,7 +1,7 @@
 //! Random series: counters with resets, gauges with gaps, stale marks, NaN and infinities, classic histograms, info metrics.
 //!
 //! Values are multiples of 1/64, so that sums are the same in any order. Each data set has metrics of its own, by four letters
-//! in their names, which no lost or doubled letter of a query makes into another's.
+//! in their names, which no lost, doubled or strange part of a query makes into another's.
 
 use crate::random::Random;
 use shipwatch_common::model::{Labels, Sample, metric::STALE_NAN_BITS};
@@ -35,7 +35,7 @@ pub(crate) fn source(all: &[Series]) -> MemSource {
 
 /// What the metrics of a data set have in their names.
 pub(crate) fn name(set: u64) -> String {
-    format!("{set:04}").bytes().map(|digit| (digit - b'0' + b'k') as char).collect()
+    format!("{set:04}").bytes().map(|digit| b"acdghijkpq"[usize::from(digit - b'0')] as char).collect()
 }
 
 /// The series of a data set, sorted by labels as remote write wants their names.
