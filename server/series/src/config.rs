@@ -33,6 +33,9 @@ pub struct Config {
     pub query_max_samples: u64,
     /// Most points per series of a range query: (end - start) / step. A query over it fails; 11,000 is Prometheus' number.
     pub query_max_points: u32,
+    /// Whether PromQL has what Prometheus calls experimental: `limitk`, `limit_ratio`, `info`, `mad_over_time`,
+    /// `sort_by_label`, `fill` and more. Their meaning may change with a later version.
+    pub promql_experimental: bool,
 }
 
 impl Default for Config {
@@ -47,6 +50,7 @@ impl Default for Config {
             query_max_series: 500_000,
             query_max_samples: 50_000_000,
             query_max_points: 11_000,
+            promql_experimental: false,
         }
     }
 }

@@ -9,19 +9,23 @@
 //! - POST and GET give the same: only pairs come in here.
 //!
 //! # Left out
-//! Routing, authentication, compression, and the endpoints that do not read series (`status/*`, `rules`, `alerts`).
+//! Routing, authentication, compression, and the endpoints that do not read series (`rules`, `alerts`, the rest of `status`).
+
+mod body;
+mod tools;
+
+pub use tools::{format_query, parse_query, query_exemplars, status_tsdb};
 
 use crate::{
     matcher::Matcher,
     promql::{self, EvalOptions, Output, Query, Value, parse_selector},
-    source::{SeriesData, Source},
-};
-use serde::{
-    Serialize, Serializer,
-    ser::{SerializeMap as _, SerializeSeq as _},
+    source::Source,
 };
 use shipwatch_common::{model::Labels, time::UnixMs};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use crate::promql::{
     format_value,
@@ -66,12 +70,26 @@ impl<'a> Params<'a> {
         self.all("match[]").map(read).collect()
     }
 
-    /// The options with the parameter `timeout`, counted from now.
+    /// The options with the parameters `timeout`, counted from now, and `lookback_delta`.
     fn options(&self, options: &EvalOptions) -> Result<EvalOptions, ApiError> {
-        let Some(text) = self.get("timeout") else { return Ok(*options) };
+        let mut options = options.clone();
+        if let Some(text) = self.get("lookback_delta") {
+            let ms = parse_step(text).map_err(|error| invalid("lookback_delta", &error))?;
+            let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0).ok_or_else(|| invalid("lookback_delta", "it must be positive"))?;
+            options.lookback = Duration::from_millis(ms);
+        }
+        let Some(text) = self.get("timeout") else { return Ok(options) };
         let ms = parse_step(text).map_err(|error| invalid("timeout", &error))?;
         let timeout = Duration::from_millis(u64::try_from(ms).map_err(|_| invalid("timeout", "it must not be negative"))?);
-        Ok(std::time::Instant::now().checked_add(timeout).map_or(*options, |deadline| options.until(deadline)))
+        Ok(match Instant::now().checked_add(timeout) {
+            Some(deadline) => options.until(deadline),
+            None => options,
+        })
+    }
+
+    /// The parameter `query`, parsed.
+    fn query(&self) -> Result<Query, ApiError> {
+        Query::parse(self.get("query").unwrap_or("")).map_err(|error| invalid("query", &error.to_string()))
     }
 }
 
@@ -104,6 +122,7 @@ impl From<promql::Error> for ApiError {
             promql::Error::BadData(_) => (400, "bad_data"),
             promql::Error::Execution(_) => (422, "execution"),
             promql::Error::Timeout => (503, "timeout"),
+            promql::Error::Canceled => (503, "canceled"),
             promql::Error::Source(_) => (500, "internal"),
         };
         Self { status, error_type, message: error.to_string() }
@@ -124,13 +143,28 @@ pub struct Reply(Result<Success, ApiError>);
 struct Success {
     data: Data,
     warnings: Vec<String>,
+    infos: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 enum Data {
-    Value { value: Value, time: UnixMs },
+    Value { value: Value, time: UnixMs, stats: Option<Stats> },
     Texts(Vec<String>),
     Series(Vec<Arc<Labels>>),
+    Json(serde_json::Value),
+}
+
+/// What a query took.
+#[derive(Clone, Copy, Debug)]
+struct Stats {
+    took: Duration,
+    samples: u64,
+}
+
+impl From<Data> for Success {
+    fn from(data: Data) -> Self {
+        Self { data, warnings: Vec::new(), infos: Vec::new() }
+    }
 }
 
 impl Reply {
@@ -151,10 +185,6 @@ impl Reply {
     pub fn to_value(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
     }
-
-    fn of(answer: Result<(Data, Vec<String>), ApiError>) -> Self {
-        Self(answer.map(|(data, warnings)| Success { data, warnings }))
-    }
 }
 
 impl From<ApiError> for Reply {
@@ -163,40 +193,45 @@ impl From<ApiError> for Reply {
     }
 }
 
-/// `/api/v1/query`: `query`, `time`, `timeout`, `limit`. `now_ms` is the time when none is given.
+/// `/api/v1/query`: `query`, `time`, `timeout`, `limit`, `lookback_delta`, `stats`. `now_ms` is the time when none is given.
 #[must_use]
 pub fn query(source: &dyn Source, params: Params<'_>, now_ms: UnixMs, options: &EvalOptions) -> Reply {
     let answer = || {
+        let started = Instant::now();
         let time = params.time("time", now_ms)?;
-        let limit = params.limit()?;
         let options = params.options(options)?;
-        let output = Query::parse(params.required("query")?)?.instant(source, time, &options)?;
-        Ok(limited(output, time, limit))
+        let output = params.query()?.instant(source, time, &options)?;
+        evaluated(params, output, time, started)
     };
-    Reply::of(answer())
+    Reply(answer())
 }
 
-/// `/api/v1/query_range`: `query`, `start`, `end`, `step`, `timeout`, `limit`.
+/// `/api/v1/query_range`: `query`, `start`, `end`, `step`, `timeout`, `limit`, `lookback_delta`, `stats`.
 #[must_use]
 pub fn query_range(source: &dyn Source, params: Params<'_>, options: &EvalOptions) -> Reply {
     let answer = || {
+        let started = Instant::now();
         let (start, end) = (params.required_time("start")?, params.required_time("end")?);
         let step = parse_step(params.required("step")?).map_err(|error| invalid("step", &error))?;
-        let limit = params.limit()?;
         let options = params.options(options)?;
-        let output = Query::parse(params.required("query")?)?.range(source, start, end, step, &options)?;
-        Ok(limited(output, end, limit))
+        let output = params.query()?.range(source, start, end, step, &options)?;
+        evaluated(params, output, end, started)
     };
-    Reply::of(answer())
+    Reply(answer())
 }
 
-fn limited(output: Output, time: UnixMs, limit: usize) -> (Data, Vec<String>) {
-    let Output { mut value, mut warnings } = output;
+/// Most warnings, and infos, that an answer shows.
+const MAX_ANNOTATIONS: usize = 10;
+
+fn evaluated(params: Params<'_>, output: Output, time: UnixMs, started: Instant) -> Result<Success, ApiError> {
+    let Output { mut value, warnings, infos, samples } = output;
+    let limit = params.limit()?;
     let length = match &value {
         Value::Vector(elements) => elements.len(),
         Value::Matrix(series) => series.len(),
         Value::Scalar(_) | Value::String(_) => 0,
     };
+    let mut warnings = first_ones(warnings, "warning");
     if limit > 0 && length > limit {
         match &mut value {
             Value::Vector(elements) => elements.truncate(limit),
@@ -205,18 +240,29 @@ fn limited(output: Output, time: UnixMs, limit: usize) -> (Data, Vec<String>) {
         }
         warnings.push(TRUNCATED.to_owned());
     }
-    (Data::Value { value, time }, warnings)
+    let stats = params.get("stats").map(|_| Stats { took: started.elapsed(), samples });
+    Ok(Success { data: Data::Value { value, time, stats }, warnings, infos: first_ones(infos, "info") })
+}
+
+fn first_ones(mut annotations: Vec<String>, kind: &str) -> Vec<String> {
+    let omitted = annotations.len().saturating_sub(MAX_ANNOTATIONS);
+    if omitted > 0 {
+        annotations.truncate(MAX_ANNOTATIONS);
+        annotations.push(format!("{omitted} more {kind} annotations omitted"));
+    }
+    annotations
 }
 
 const TRUNCATED: &str = "results truncated due to limit";
 
 /// One more than the limit is asked for, to know whether something was left out.
-fn truncated<T>(mut all: Vec<T>, limit: usize) -> (Vec<T>, Vec<String>) {
-    if limit > 0 && all.len() > limit {
+fn truncated<T>(mut all: Vec<T>, limit: usize, data: impl FnOnce(Vec<T>) -> Data) -> Success {
+    let is_over = limit > 0 && all.len() > limit;
+    if is_over {
         all.truncate(limit);
-        return (all, vec![TRUNCATED.to_owned()]);
     }
-    (all, Vec::new())
+    let warnings = if is_over { vec![TRUNCATED.to_owned()] } else { Vec::new() };
+    Success { data: data(all), warnings, infos: Vec::new() }
 }
 
 const fn one_more(limit: usize) -> usize {
@@ -232,10 +278,9 @@ pub fn series(source: &dyn Source, params: Params<'_>) -> Reply {
             return Err(ApiError::bad_data("no match[] parameter provided"));
         }
         let (start, end, limit) = (params.time("start", i64::MIN)?, params.time("end", i64::MAX)?, params.limit()?);
-        let (found, warnings) = truncated(source.series(&any_of, start, end, one_more(limit))?, limit);
-        Ok((Data::Series(found), warnings))
+        Ok(truncated(source.series(&any_of, start, end, one_more(limit))?, limit, Data::Series))
     };
-    Reply::of(answer())
+    Reply(answer())
 }
 
 /// `/api/v1/labels`: `match[]`, `start`, `end`, `limit`.
@@ -243,10 +288,9 @@ pub fn series(source: &dyn Source, params: Params<'_>) -> Reply {
 pub fn labels(source: &dyn Source, params: Params<'_>) -> Reply {
     let answer = || {
         let (start, end, limit) = (params.time("start", i64::MIN)?, params.time("end", i64::MAX)?, params.limit()?);
-        let (found, warnings) = truncated(source.label_names(&params.selectors()?, start, end, one_more(limit))?, limit);
-        Ok((Data::Texts(found), warnings))
+        Ok(truncated(source.label_names(&params.selectors()?, start, end, one_more(limit))?, limit, Data::Texts))
     };
-    Reply::of(answer())
+    Reply(answer())
 }
 
 /// `/api/v1/label/<name>/values`: `match[]`, `start`, `end`, `limit`. `name` as in the path, `U__` escapes included.
@@ -258,10 +302,10 @@ pub fn label_values(source: &dyn Source, name: &str, params: Params<'_>) -> Repl
             return Err(ApiError::bad_data("invalid label name: it is empty"));
         }
         let (start, end, limit) = (params.time("start", i64::MIN)?, params.time("end", i64::MAX)?, params.limit()?);
-        let (found, warnings) = truncated(source.label_values(&name, &params.selectors()?, start, end, one_more(limit))?, limit);
-        Ok((Data::Texts(found), warnings))
+        let found = source.label_values(&name, &params.selectors()?, start, end, one_more(limit))?;
+        Ok(truncated(found, limit, Data::Texts))
     };
-    Reply::of(answer())
+    Reply(answer())
 }
 
 /// `U__my_2e_name` is `my.name` (a code point in hexadecimal between underscores, `__` for one); other names are as they are.
@@ -286,251 +330,5 @@ fn unescape_name(name: &str) -> String {
     name.strip_prefix("U__").and_then(unescape).unwrap_or_else(|| name.to_owned())
 }
 
-impl Serialize for Reply {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(None)?;
-        match &self.0 {
-            Ok(success) => {
-                map.serialize_entry("status", "success")?;
-                map.serialize_entry("data", &success.data)?;
-                if !success.warnings.is_empty() {
-                    map.serialize_entry("warnings", &success.warnings)?;
-                }
-            }
-            Err(error) => {
-                map.serialize_entry("status", "error")?;
-                map.serialize_entry("errorType", error.error_type)?;
-                map.serialize_entry("error", &error.message)?;
-            }
-        }
-        map.end()
-    }
-}
-
-impl Serialize for Data {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let (value, time) = match self {
-            Self::Texts(texts) => return texts.serialize(to),
-            Self::Series(series) => return to.collect_seq(series.iter().map(|labels| &**labels)),
-            Self::Value { value, time } => (value, *time),
-        };
-        let mut map = to.serialize_map(Some(2))?;
-        match value {
-            Value::Scalar(number) => {
-                map.serialize_entry("resultType", "scalar")?;
-                map.serialize_entry("result", &Point(time, *number))?;
-            }
-            Value::String(text) => {
-                map.serialize_entry("resultType", "string")?;
-                map.serialize_entry("result", &(Seconds(time), text))?;
-            }
-            Value::Vector(elements) => {
-                map.serialize_entry("resultType", "vector")?;
-                let elements = elements.iter().map(|e| Labelled { labels: &e.labels, key: "value", content: Point(time, e.value) });
-                map.serialize_entry("result", &Seq(elements))?;
-            }
-            Value::Matrix(series) => {
-                map.serialize_entry("resultType", "matrix")?;
-                let series = series.iter().map(|one| Labelled { labels: &one.labels, key: "values", content: Points(one) });
-                map.serialize_entry("result", &Seq(series))?;
-            }
-        }
-        map.end()
-    }
-}
-
-/// An iterator as a list.
-struct Seq<I>(I);
-
-impl<I: Iterator<Item: Serialize> + Clone> Serialize for Seq<I> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.0.clone())
-    }
-}
-
-struct Labelled<'a, T> {
-    labels: &'a Labels,
-    key: &'static str,
-    content: T,
-}
-
-impl<T: Serialize> Serialize for Labelled<'_, T> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(Some(2))?;
-        map.serialize_entry("metric", self.labels)?;
-        map.serialize_entry(self.key, &self.content)?;
-        map.end()
-    }
-}
-
-struct Points<'a>(&'a SeriesData);
-
-impl Serialize for Points<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut seq = to.serialize_seq(Some(self.0.ts.len()))?;
-        for (ts, value) in self.0.ts.iter().zip(&self.0.values) {
-            seq.serialize_element(&Point(*ts, *value))?;
-        }
-        seq.end()
-    }
-}
-
-struct Point(UnixMs, f64);
-
-impl Serialize for Point {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        (Seconds(self.0), format_value(self.1)).serialize(to)
-    }
-}
-
-/// A whole number where there is no fraction.
-struct Seconds(UnixMs);
-
-impl Serialize for Seconds {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        if self.0 % 1_000 == 0 { to.serialize_i64(self.0 / 1_000) } else { to.serialize_f64(self.0 as f64 / 1_000.0) }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::source::MemSource;
-    use shipwatch_common::model::Sample;
-
-    fn source() -> MemSource {
-        let mut source = MemSource::new();
-        for (job, at, value) in [("a", 0, 1.5), ("a", 60_000, f64::NAN), ("b", 0, f64::INFINITY), ("b", 60_500, -2.0)] {
-            let labels = Arc::new(Labels::new([("__name__", "up"), ("job", job)]).unwrap());
-            source.push(Sample { labels, ts_ms: at, value });
-        }
-        source
-    }
-
-    fn pairs(text: &str) -> Vec<(String, String)> {
-        text.split('&').filter_map(|pair| pair.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
-    }
-
-    type Call = fn(&dyn Source, Params<'_>) -> Reply;
-
-    const QUERY: Call = |source, params| query(source, params, 60_000, &EvalOptions::default());
-    const RANGE: Call = |source, params| query_range(source, params, &EvalOptions::default());
-
-    #[track_caller]
-    fn check(call: Call, params: &str, status: u16, body: &str) {
-        let reply = call(&source(), Params(&pairs(params)));
-        assert_eq!((reply.status(), serde_json::to_string(&reply).unwrap().as_str()), (status, body), "{params}");
-    }
-
-    #[test]
-    fn answers_have_the_shape_that_grafana_reads() {
-        check(QUERY, "query=1+1&time=4", 200, r#"{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}"#);
-        check(QUERY, "query='x'&time=4.5", 200, r#"{"status":"success","data":{"resultType":"string","result":[4.5,"x"]}}"#);
-        check(
-            QUERY,
-            "query=up",
-            200,
-            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[60,"NaN"]},{"metric":{"__name__":"up","job":"b"},"value":[60,"+Inf"]}]}}"#,
-        );
-        check(QUERY, "query=none", 200, r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#);
-        check(
-            QUERY,
-            "query=up{job='b'}[2m]&time=1970-01-01T00:01:01Z",
-            200,
-            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"b"},"values":[[0,"+Inf"],[60.5,"-2"]]}]}}"#,
-        );
-        check(
-            RANGE,
-            "query=sum(up{job='a'})&start=0&end=60&step=30",
-            200,
-            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[0,"1.5"],[30,"1.5"],[60,"NaN"]]}]}}"#,
-        );
-        check(
-            QUERY,
-            "query=up&limit=1",
-            200,
-            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[60,"NaN"]}]},"warnings":["results truncated due to limit"]}"#,
-        );
-    }
-
-    #[test]
-    fn metadata_answers() {
-        let labels: Call = |source, params| labels(source, params);
-        let jobs: Call = |source, params| label_values(source, "job", params);
-        let escaped: Call = |source, params| label_values(source, "U__j_6f_b", params);
-        check(labels, "", 200, r#"{"status":"success","data":["__name__","job"]}"#);
-        check(labels, "match[]=none", 200, r#"{"status":"success","data":[]}"#);
-        check(jobs, "match[]=up&start=0&end=1&limit=40000", 200, r#"{"status":"success","data":["a","b"]}"#);
-        check(escaped, "limit=1", 200, r#"{"status":"success","data":["a"],"warnings":["results truncated due to limit"]}"#);
-        check(
-            series,
-            "match[]={__name__!=\"\"}&match[]=up{job='a'}&limit=2",
-            200,
-            r#"{"status":"success","data":[{"__name__":"up","job":"a"},{"__name__":"up","job":"b"}]}"#,
-        );
-        check(series, "", 400, r#"{"status":"error","errorType":"bad_data","error":"no match[] parameter provided"}"#);
-    }
-
-    #[test]
-    fn errors_have_prometheus_kinds() {
-        for (call, params, status, kind, text) in [
-            (QUERY, "", 400, "bad_data", "\"query\""),
-            (QUERY, "query=sum(", 400, "bad_data", "invalid query"),
-            (QUERY, "query=up&time=yesterday", 400, "bad_data", "yesterday"),
-            (QUERY, "query=up&limit=-1", 400, "bad_data", "limit"),
-            (QUERY, "query=up&timeout=0", 503, "timeout", "time limit"),
-            (QUERY, "query=up&timeout=-1", 400, "bad_data", "timeout"),
-            (QUERY, "query={__name__=~'up',job=~'.%2B'} %2B on() up", 400, "bad_data", "invalid"),
-            (QUERY, "query=up / on() up", 422, "execution", "many-to-many"),
-            (RANGE, "query=up&start=0&end=10", 400, "bad_data", "\"step\""),
-            (RANGE, "query=up&start=0&end=10&step=0", 400, "bad_data", "zero or negative"),
-            (RANGE, "query=up&start=10&end=0&step=1", 400, "bad_data", "end timestamp"),
-            (RANGE, "query=up&start=0&end=11001&step=1", 400, "bad_data", "11000 points"),
-            (RANGE, "query=up[5m]&start=0&end=1&step=1", 400, "bad_data", "range vector"),
-            (RANGE, "query='x'&start=0&end=1&step=1", 400, "bad_data", "\"string\""),
-        ] {
-            let reply = call(&source(), Params(&pairs(params)));
-            let error = reply.error().cloned().unwrap_or_else(|| panic!("{params}: no error"));
-            assert_eq!((error.status, error.error_type), (status, kind), "{params}: {}", error.message);
-            assert!(error.message.contains(text), "{params}: {}", error.message);
-            assert_eq!(reply.to_value()["errorType"], kind);
-        }
-    }
-
-    #[test]
-    fn bounds_name_their_key() {
-        for (options, key) in [
-            (EvalOptions { max_samples: 2, ..EvalOptions::default() }, "query_max_samples"),
-            (EvalOptions { max_series: 1, ..EvalOptions::default() }, "query_max_series"),
-        ] {
-            let error = query(&source(), Params(&pairs("query=up[5m]")), 60_000, &options);
-            let error = error.error().cloned().unwrap();
-            assert_eq!(error.status, 422);
-            assert!(error.message.contains(key), "{}", error.message);
-        }
-        let options = EvalOptions { max_samples: 1_000, ..EvalOptions::default() };
-        let error = query(&source(), Params(&pairs("query=max_over_time(vector(1)[1000d:1s])")), 0, &options);
-        assert_eq!(error.error().map(|error| error.status), Some(422));
-    }
-
-    #[test]
-    fn values_are_written_without_exponents() {
-        for (value, text) in [
-            (1e21, "1000000000000000000000"),
-            (1e-7, "0.0000001"),
-            (-0.0, "-0"),
-            (0.1, "0.1"),
-            (f64::NEG_INFINITY, "-Inf"),
-            (123_456_789.125, "123456789.125"),
-        ] {
-            assert_eq!(format_value(value), text);
-        }
-    }
-
-    #[test]
-    fn escaped_names_are_read() {
-        for (escaped, name) in [("job", "job"), ("U__my_2e_na__me", "my.na_me"), ("U__bad_zz_", "U__bad_zz_"), ("U__x_1", "U__x_1")] {
-            assert_eq!(unescape_name(escaped), name);
-        }
-    }
-}
+mod tests;

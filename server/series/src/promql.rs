@@ -9,22 +9,32 @@
 //! - A query takes no more samples, series, points and time than its [`EvalOptions`] allow.
 //! - No query text panics or overflows the stack: length, number of operators and depth are bounded.
 //!
+//! - What Prometheus has behind feature flags (`limitk`, `info`, `fill`, `sort_by_label`, …) needs
+//!   [`EvalOptions::experimental`]; without it these are errors that name the key.
+//!
 //! # Left out
-//! Native histograms, and what Prometheus has behind feature flags (`limitk`, `info`, `fill`, `sort_by_label`, …): these
-//! are errors that name what is not supported.
+//! Native histograms, durations that are computed (`[5m * 2]`), `anchored` and `smoothed`: errors that name what is not
+//! supported. Annotations do not tell the place in the query's text.
 
 mod aggregate;
+mod annotations;
 mod binary;
+mod classic;
 mod eval;
 mod functions;
 mod histogram;
+mod info;
 mod labels;
+mod math;
+mod order;
 mod over_time;
 mod parse;
+mod rank;
 mod rate;
 mod select;
 mod statistics;
 pub mod time;
+pub mod tree;
 mod values;
 
 pub use parse::{Query, parse_selector};
@@ -35,7 +45,10 @@ use crate::{
 };
 use shipwatch_common::{model::Labels, time::UnixMs};
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -49,8 +62,11 @@ pub enum Error {
     #[error("{0}")]
     Execution(String),
     /// The deadline has passed (503).
-    #[error("the query ran longer than its time limit")]
+    #[error("query timed out in expression evaluation: it ran longer than its time limit")]
     Timeout,
+    /// Nobody waits for the answer any more (503).
+    #[error("query was canceled in expression evaluation")]
+    Canceled,
     /// The source failed (500).
     #[error("{0}")]
     Source(crate::error::Error),
@@ -68,7 +84,7 @@ impl From<crate::error::Error> for Error {
 }
 
 /// Bounds and defaults of an evaluation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EvalOptions {
     /// How far back an instant selector looks.
     pub lookback: Duration,
@@ -82,6 +98,10 @@ pub struct EvalOptions {
     pub max_points: u64,
     /// When to give up.
     pub deadline: Option<Instant>,
+    /// Set by whoever no longer waits for the answer; looked at wherever the deadline is.
+    pub cancel: Option<Arc<AtomicBool>>,
+    /// Whether functions and modifiers work that Prometheus calls experimental (`promql_experimental`).
+    pub experimental: bool,
 }
 
 impl EvalOptions {
@@ -95,6 +115,8 @@ impl EvalOptions {
             max_samples: config.query_max_samples,
             max_points: config.query_max_points.into(),
             deadline: None,
+            cancel: None,
+            experimental: config.promql_experimental,
         }
     }
 
@@ -102,6 +124,23 @@ impl EvalOptions {
     #[must_use]
     pub fn until(self, deadline: Instant) -> Self {
         Self { deadline: Some(self.deadline.map_or(deadline, |before| before.min(deadline))), ..self }
+    }
+
+    /// Given up once the flag is set.
+    #[must_use]
+    pub fn canceled_by(self, flag: Arc<AtomicBool>) -> Self {
+        Self { cancel: Some(flag), ..self }
+    }
+
+    /// Whether to go on.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(Error::Canceled);
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(Error::Timeout),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -138,8 +177,12 @@ pub enum Value {
 pub struct Output {
     /// The value.
     pub value: Value,
-    /// Such as buckets without a bound; sorted, without duplicates.
+    /// What makes the value doubtful, such as buckets without a bound; sorted, without duplicates.
     pub warnings: Vec<String>,
+    /// What may be a mistake, such as the rate of what has no counter's name; sorted, without duplicates.
+    pub infos: Vec<String>,
+    /// Samples that were read and computed, the measure of `query_max_samples`.
+    pub samples: u64,
 }
 
 /// Evaluates a query at one time.

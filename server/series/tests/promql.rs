@@ -10,8 +10,12 @@
 //! eval ordered at 1m sort(x)    the same, in this order
 //! eval from 0 to 2m step 1m x   a range query; _ is no point at a step
 //!   x{a="b"} 1 _ 2
-//! fail at 1m x + on(y) z        an error that contains this text
+//! fail at 1m x + on(y) z        an error that contains this text; also `from`, `to`, `step`
 //!   many-to-many
+//! warn at 1m quantile(2, x)     the one warning, which contains this text; none where no line follows
+//!   between 0 and 1
+//! info at 1m rate(x[5m])        the same for infos
+//!   might not be a counter
 //! ```
 //! A scalar or a text is written `scalar 3`, `string abc`; nothing is expected where no line follows.
 
@@ -26,6 +30,10 @@ use shipwatch_series::{
     promql::{EvalOptions, Value, eval_instant, eval_range, parse_selector},
 };
 use std::{collections::BTreeMap, sync::Arc};
+
+fn options() -> EvalOptions {
+    EvalOptions { experimental: true, ..EvalOptions::default() }
+}
 
 fn ms(text: &str) -> i64 {
     match text.strip_prefix('-') {
@@ -101,7 +109,7 @@ impl Runner {
     }
 
     fn instant(&self, place: &str, at: &str, query: &str, expected: &[&str], ordered: bool) {
-        let output = eval_instant(&self.source, query, ms(at), &EvalOptions::default()).unwrap_or_else(|e| panic!("{place}: {e}"));
+        let output = eval_instant(&self.source, query, ms(at), &options()).unwrap_or_else(|e| panic!("{place}: {e}"));
         let mut found: Vec<(String, f64)> = match output.value {
             Value::Scalar(value) => vec![("scalar".to_owned(), value)],
             Value::String(text) => return assert_eq!(expected, [format!("string {text}")], "{place}"),
@@ -130,8 +138,7 @@ impl Runner {
 
     fn range(&self, place: &str, [from, to, step]: [&str; 3], query: &str, expected: &[&str]) {
         let (from, to, step) = (ms(from), ms(to), ms(step));
-        let options = EvalOptions::default();
-        let output = eval_range(&self.source, query, from, to, step, &options).unwrap_or_else(|e| panic!("{place}: {e}"));
+        let output = eval_range(&self.source, query, from, to, step, &options()).unwrap_or_else(|e| panic!("{place}: {e}"));
         let Value::Matrix(series) = output.value else { panic!("{place}: not a matrix") };
         let found: BTreeMap<String, BTreeMap<i64, f64>> =
             series.iter().map(|s| (s.labels.to_string(), s.ts.iter().copied().zip(s.values.iter().copied()).collect())).collect();
@@ -159,7 +166,7 @@ impl Runner {
             return;
         }
         for at in (from..=to).step_by(step as usize) {
-            let output = eval_instant(&self.source, query, at, &EvalOptions::default()).unwrap();
+            let output = eval_instant(&self.source, query, at, &options()).unwrap();
             let one: BTreeMap<String, f64> = match output.value {
                 Value::Scalar(value) => BTreeMap::from([("{}".to_owned(), value)]),
                 Value::Vector(elements) => elements.iter().map(|e| (e.labels.to_string(), e.value)).collect(),
@@ -173,8 +180,22 @@ impl Runner {
     }
 
     fn fails(&self, place: &str, at: &str, query: &str, expected: &[&str]) {
-        let error = eval_instant(&self.source, query, ms(at), &EvalOptions::default()).map(|o| o.value).unwrap_err().to_string();
+        let error = eval_instant(&self.source, query, ms(at), &options()).map(|o| o.value).unwrap_err().to_string();
         assert!(error.contains(expected[0]), "{place}: {query}\n{error}");
+    }
+
+    fn fails_somewhere(&self, place: &str, [from, to, step]: [&str; 3], query: &str, expected: &[&str]) {
+        let output = eval_range(&self.source, query, ms(from), ms(to), ms(step), &options());
+        let error = output.map(|o| o.value).unwrap_err().to_string();
+        assert!(error.contains(expected[0]), "{place}: {query}\n{error}");
+    }
+
+    fn annotates(&self, place: &str, at: &str, query: &str, expected: &[&str], of_infos: bool) {
+        let output = eval_instant(&self.source, query, ms(at), &options()).unwrap_or_else(|e| panic!("{place}: {e}"));
+        let (found, others) = if of_infos { (output.infos, output.warnings) } else { (output.warnings, output.infos) };
+        assert!(others.is_empty(), "{place}: {others:?}");
+        assert_eq!(found.len(), expected.len(), "{place}: {found:?}");
+        assert!(found.iter().zip(expected).all(|(found, expected)| found.contains(expected)), "{place}: {found:?}");
     }
 
     fn run(&mut self, file: &str, text: &str) {
@@ -193,6 +214,11 @@ impl Runner {
                 "eval" if words[1] == "at" => self.instant(&place, words[2], &query(3), &body, false),
                 "eval" if words[1] == "ordered" => self.instant(&place, words[3], &query(4), &body, true),
                 "eval" => self.range(&place, [words[2], words[4], words[6]], &query(7), &body),
+                "warn" => self.annotates(&place, words[2], &query(3), &body, false),
+                "info" => self.annotates(&place, words[2], &query(3), &body, true),
+                "fail" if words[1] == "from" => {
+                    self.fails_somewhere(&place, [words[2], words[4], words[6]], &query(7), &body);
+                }
                 "fail" => self.fails(&place, words[2], &query(3), &body),
                 other => panic!("{file}: unknown command {other:?}"),
             }
@@ -221,4 +247,5 @@ tables! {
     functions: 40,
     histograms: 10,
     subqueries: 8,
+    experimental: 57,
 }

@@ -14,7 +14,13 @@ use shipwatch_series::{
     http::{self, ApiError, Params, Reply},
     promql::EvalOptions,
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 /// Largest form body.
 const MAX_FORM_BYTES: usize = 1 << 20;
@@ -37,13 +43,27 @@ async fn parameters(request: Request) -> Result<Vec<(String, String)>, ApiError>
     Ok(all)
 }
 
-/// Runs a query off the async threads, with the configured time as its bound.
+/// Tells a query that nobody waits for it any more: a client that disconnects drops the request, and this with it.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs a query off the async threads, with the configured time and the client's patience as its bounds.
 async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<'_>, &EvalOptions) -> Reply + Send + 'static) -> Response {
     let answer = match parameters(request).await {
         Err(error) => Reply::from(error),
         Ok(parameters) => {
             let options = EvalOptions::new(state.series.config());
-            let options = Instant::now().checked_add(state.config.query_timeout).map_or(options, |deadline| options.until(deadline));
+            let options = match Instant::now().checked_add(state.config.query_timeout) {
+                Some(deadline) => options.until(deadline),
+                None => options,
+            };
+            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            let options = options.canceled_by(Arc::clone(&cancel.0));
             let series = Arc::clone(&state.series);
             let done = tokio::task::spawn_blocking(move || work(&series, Params(&parameters), &options)).await;
             done.unwrap_or_else(|error| Reply::from(ApiError { status: 500, error_type: "internal", message: error.to_string() }))
@@ -92,8 +112,31 @@ pub async fn metadata() -> Json<Value> {
 }
 
 /// `/api/v1/query_exemplars`: there are none.
-pub async fn exemplars() -> Json<Value> {
-    success(json!([]))
+pub async fn exemplars(request: Request) -> Response {
+    about(request, http::query_exemplars).await
+}
+
+/// `/api/v1/format_query`.
+pub async fn format_query(request: Request) -> Response {
+    about(request, http::format_query).await
+}
+
+/// `/api/v1/parse_query`.
+pub async fn parse_query(request: Request) -> Response {
+    about(request, http::parse_query).await
+}
+
+/// `/api/v1/status/tsdb`.
+pub async fn tsdb(State(state): State<Shared>, request: Request) -> Response {
+    run(state, request, |series, parameters, _| http::status_tsdb(series, parameters, now_ms())).await
+}
+
+/// What only looks at the query.
+async fn about(request: Request, work: impl FnOnce(Params<'_>) -> Reply) -> Response {
+    reply(match parameters(request).await {
+        Err(error) => Reply::from(error),
+        Ok(parameters) => work(Params(&parameters)),
+    })
 }
 
 /// `/api/v1/rules`.

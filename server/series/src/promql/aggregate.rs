@@ -1,10 +1,11 @@
-//! Aggregations: many series to one per group, or to the most or least of a group.
+//! Aggregations: many series to one per group, or to some members of a group.
 
 use super::{
-    Error,
+    Error, annotations,
     eval::Context,
     labels::{check_name, keep, set, without},
-    statistics::{self, nan_first},
+    rank::{Rank, ranked},
+    statistics,
     values::{ABSENT, Column, Grid, Val, is_absent},
 };
 use promql_parser::parser::{AggregateExpr, Expr, LabelModifier, token};
@@ -18,9 +19,6 @@ struct Group {
 }
 
 pub(crate) fn aggregate(ctx: &Context<'_>, node: &AggregateExpr, grid: Grid) -> Result<Vec<Column>, Error> {
-    let columns = ctx.vector(&node.expr, grid)?;
-    let groups = group(&columns, node.modifier.as_ref());
-    ctx.charge(groups.len(), grid.len)?;
     let param = || node.param.as_deref().ok_or_else(|| Error::BadData(format!("`{}` needs a parameter", node.op)));
     let reduce: fn(&mut [f64]) -> f64 = match node.op.id() {
         token::T_SUM => |values| statistics::sum(values),
@@ -31,29 +29,41 @@ pub(crate) fn aggregate(ctx: &Context<'_>, node: &AggregateExpr, grid: Grid) -> 
         token::T_GROUP => |_| 1.0,
         token::T_STDDEV => |values| statistics::variance(values).sqrt(),
         token::T_STDVAR => |values| statistics::variance(values),
-        token::T_QUANTILE => {
-            let q = ctx.scalar(param()?, grid)?;
-            return Ok(reduced(&columns, groups, grid, |step, values| statistics::quantile(q[step], values)));
-        }
-        token::T_TOPK | token::T_BOTTOMK => {
-            let count = ctx.scalar(param()?, grid)?;
-            return ranked(columns, &groups, grid, &count, node.op.id() == token::T_TOPK);
-        }
-        token::T_COUNT_VALUES => return count_values(ctx, &columns, &groups, grid, param()?),
+        token::T_QUANTILE => return quantile(ctx, node, param()?, grid),
+        token::T_TOPK => return some_of(ctx, node, param()?, grid, Rank::Top),
+        token::T_BOTTOMK => return some_of(ctx, node, param()?, grid, Rank::Bottom),
+        token::T_LIMITK => return some_of(ctx, node, param()?, grid, Rank::Limit),
+        token::T_LIMIT_RATIO => return some_of(ctx, node, param()?, grid, Rank::Ratio),
+        token::T_COUNT_VALUES => return count_values(ctx, node, param()?, grid),
         _ => return Err(Error::BadData(format!("aggregation `{}` is not supported", node.op))),
     };
+    let columns = ctx.vector(&node.expr, grid)?;
+    let groups = group(&columns, node.modifier.as_ref());
+    ctx.charge(groups.len(), grid.len)?;
     Ok(reduced(&columns, groups, grid, |_, values| reduce(values)))
+}
+
+fn quantile(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Grid) -> Result<Vec<Column>, Error> {
+    let q = ctx.scalar(param, grid)?;
+    q.iter().for_each(|q| annotations::check_quantile(ctx, *q));
+    let columns = ctx.vector(&node.expr, grid)?;
+    let groups = group(&columns, node.modifier.as_ref());
+    ctx.charge(groups.len(), grid.len)?;
+    Ok(reduced(&columns, groups, grid, |step, values| statistics::quantile(q[step], values)))
+}
+
+fn some_of(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Grid, rank: Rank) -> Result<Vec<Column>, Error> {
+    let param = ctx.scalar(param, grid)?;
+    let columns = ctx.vector(&node.expr, grid)?;
+    let groups: Vec<Vec<usize>> = group(&columns, node.modifier.as_ref()).into_iter().map(|group| group.members).collect();
+    ranked(ctx, columns, &groups, grid, &param, rank)
 }
 
 fn group(columns: &[Column], modifier: Option<&LabelModifier>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut by_labels: HashMap<Labels, usize> = HashMap::new();
     for (at, column) in columns.iter().enumerate() {
-        let labels = match modifier {
-            None => Labels::default(),
-            Some(LabelModifier::Include(names)) => keep(&column.labels, &names.labels),
-            Some(LabelModifier::Exclude(names)) => without(&column.labels, &names.labels),
-        };
+        let labels = grouped(&column.labels, modifier);
         match by_labels.get(&labels) {
             Some(group) => groups[*group].members.push(at),
             None => {
@@ -63,6 +73,14 @@ fn group(columns: &[Column], modifier: Option<&LabelModifier>) -> Vec<Group> {
         }
     }
     groups
+}
+
+fn grouped(labels: &Labels, modifier: Option<&LabelModifier>) -> Labels {
+    match modifier {
+        None => Labels::default(),
+        Some(LabelModifier::Include(names)) => keep(labels, &names.labels),
+        Some(LabelModifier::Exclude(names)) => without(labels, &names.labels),
+    }
 }
 
 /// One value per group and step, of the members that have one.
@@ -79,48 +97,18 @@ fn reduced(columns: &[Column], groups: Vec<Group>, grid: Grid, f: impl Fn(usize,
     groups.into_iter().map(reduce).collect()
 }
 
-/// `topk` and `bottomk`: members keep their labels; NaN comes last in both.
-fn ranked(columns: Vec<Column>, groups: &[Group], grid: Grid, count: &[f64], top: bool) -> Result<Vec<Column>, Error> {
-    let mut kept: Vec<Column> =
-        columns.iter().map(|column| Column { labels: column.labels.clone(), values: vec![ABSENT; grid.len] }).collect();
-    let mut order = Vec::new();
-    for group in groups {
-        for (step, count) in count.iter().enumerate() {
-            if count.is_nan() {
-                return Err(Error::Execution("the number of elements that topk and bottomk keep must not be NaN".to_owned()));
-            }
-            let mut ranked: Vec<usize> = group.members.iter().copied().filter(|at| !is_absent(columns[*at].values[step])).collect();
-            ranked.sort_by(|a, b| {
-                let (a, b) = (columns[*a].values[step], columns[*b].values[step]);
-                match (a.is_nan() || b.is_nan(), top) {
-                    (false, false) => nan_first(a, b),
-                    _ => nan_first(b, a),
-                }
-            });
-            ranked.truncate(if *count < 1.0 { 0 } else { *count as usize });
-            for at in &ranked {
-                kept[*at].values[step] = columns[*at].values[step];
-            }
-            if grid.len == 1 {
-                order.extend(ranked);
-            }
-        }
-    }
-    if grid.len == 1 {
-        return Ok(order.into_iter().map(|at| kept[at].clone()).collect());
-    }
-    kept.retain(|column| column.values.iter().any(|value| !is_absent(*value)));
-    Ok(kept)
-}
-
 /// `count_values("label", v)`: how often each value occurs, the value being a label.
-fn count_values(ctx: &Context<'_>, columns: &[Column], groups: &[Group], grid: Grid, param: &Expr) -> Result<Vec<Column>, Error> {
+///
+/// The label joins the others before they are grouped: it takes the place of one of that name, and `without` can drop it.
+fn count_values(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Grid) -> Result<Vec<Column>, Error> {
     let Val::Text(label) = ctx.eval(param, grid)? else {
         return Err(Error::BadData(format!("count_values needs a label's name, not `{param}`")));
     };
     check_name(&label, "count_values")?;
+    let is_dropped = matches!(&node.modifier, Some(LabelModifier::Exclude(names)) if names.labels.contains(&label));
+    let columns = ctx.vector(&node.expr, grid)?;
     let mut counted: Vec<Column> = Vec::new();
-    for group in groups {
+    for group in group(&columns, node.modifier.as_ref()) {
         let mut by_value: HashMap<u64, usize> = HashMap::new();
         for step in 0..grid.len {
             for value in group.members.iter().map(|at| columns[*at].values[step]).filter(|value| !is_absent(*value)) {
@@ -129,7 +117,7 @@ fn count_values(ctx: &Context<'_>, columns: &[Column], groups: &[Group], grid: G
                     Some(at) => *at,
                     None => {
                         ctx.charge(1, grid.len)?;
-                        let text = super::format_value(value);
+                        let text = if is_dropped { String::new() } else { super::format_value(value) };
                         let labels = set(&group.labels, [(label.as_str(), text.as_str())])?;
                         counted.push(Column { labels, values: vec![ABSENT; grid.len] });
                         by_value.insert(key, counted.len() - 1);
@@ -141,7 +129,6 @@ fn count_values(ctx: &Context<'_>, columns: &[Column], groups: &[Group], grid: G
             }
         }
     }
-    // A group's own label of that name gives way to the value, so groups can meet: their counts add up.
     add_same(counted)
 }
 

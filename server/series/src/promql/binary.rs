@@ -4,18 +4,20 @@
 //! - Labels are matched once per series; at each step only the series that have a value there take part.
 //! - A comparison without `bool` filters and keeps the value of the left side, or of the vector when the other is a scalar.
 
+mod matching;
+
 use super::{
     Error,
     eval::Context,
-    labels::{describe, drop_name, keep, without},
+    labels::{drop_name, keep, without},
     values::{ABSENT, Column, Grid, Val, is_absent, merge_same},
 };
 use promql_parser::parser::{
-    BinModifier, BinaryExpr, LabelModifier, VectorMatchCardinality,
+    BinModifier, BinaryExpr, LabelModifier,
     token::{self, TokenId},
 };
 use shipwatch_common::model::Labels;
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 /// An operator that computes from two numbers.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +79,7 @@ pub(crate) fn binary(ctx: &Context<'_>, node: &BinaryExpr, grid: Grid) -> Result
                 token::T_LAND => and(left, &right, modifier, true),
                 token::T_LUNLESS => and(left, &right, modifier, false),
                 token::T_LOR => or(left, right, modifier)?,
-                id => Matching { op: Op::of(id).ok_or_else(unknown)?, modifier, grid }.run(ctx, left, right)?,
+                id => matching::run(ctx, Op::of(id).ok_or_else(unknown)?, modifier, grid, &left, &right)?,
             };
             Ok(Val::Vector(matched))
         }
@@ -166,142 +168,4 @@ fn or(mut left: Vec<Column>, right: Vec<Column>, modifier: &BinModifier) -> Resu
     }));
     left.retain(|column| column.values.iter().any(|value| !is_absent(*value)));
     merge_same(left)
-}
-
-/// The side of which a group has one series at a step.
-struct OneSide<'a> {
-    columns: &'a [Column],
-    /// By signature, the series at each step, `u32::MAX` for none.
-    at_step: HashMap<Labels, Vec<u32>>,
-}
-
-/// A computing or comparing operator between vectors.
-struct Matching<'a> {
-    op: Op,
-    modifier: &'a BinModifier,
-    grid: Grid,
-}
-
-impl Matching<'_> {
-    fn run(&self, ctx: &Context<'_>, left: Vec<Column>, right: Vec<Column>) -> Result<Vec<Column>, Error> {
-        // The "many" side leads; it is the left one unless `group_right` says otherwise.
-        let swapped = matches!(self.modifier.card, VectorMatchCardinality::OneToMany(_));
-        let (many, one) = if swapped { (&right, &left) } else { (&left, &right) };
-        let one = self.one_side(one, if swapped { "left" } else { "right" })?;
-        let mut results = Results { columns: Vec::new(), by_labels: HashMap::new(), taken: HashMap::new() };
-        for column in many {
-            ctx.check_time()?;
-            let group = signature(&column.labels, self.modifier);
-            let Some(steps) = one.at_step.get(&group) else { continue };
-            // Result labels depend on the partner, which seldom changes from step to step.
-            let mut last: Option<(u32, usize)> = None;
-            for (step, value) in column.values.iter().enumerate() {
-                let partner = steps[step];
-                if is_absent(*value) || partner == u32::MAX {
-                    continue;
-                }
-                let other = one.columns[partner as usize].values[step];
-                let (left, right) = if swapped { (other, *value) } else { (*value, other) };
-                let computed = self.op.apply(left, right, left, self.modifier.return_bool);
-                if is_absent(computed) {
-                    continue;
-                }
-                let at = match last {
-                    Some((of, at)) if of == partner => at,
-                    _ => results.column(self.result_labels(&column.labels, &one.columns[partner as usize].labels)?, self.grid),
-                };
-                last = Some((partner, at));
-                self.put(&mut results, &group, at, step, computed)?;
-            }
-        }
-        results.columns.retain(|column| column.values.iter().any(|value| !is_absent(*value)));
-        Ok(results.columns)
-    }
-
-    fn put(&self, results: &mut Results, group: &Labels, at: usize, step: usize, value: f64) -> Result<(), Error> {
-        if matches!(self.modifier.card, VectorMatchCardinality::OneToOne) {
-            let taken = match results.taken.get_mut(group) {
-                Some(taken) => taken,
-                None => results.taken.entry(group.clone()).or_insert_with(|| vec![false; self.grid.len]),
-            };
-            if taken[step] {
-                let text = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)";
-                return Err(Error::Execution(format!("{text}: {}", describe(group))));
-            }
-            taken[step] = true;
-        }
-        let slot = &mut results.columns[at].values[step];
-        if !is_absent(*slot) {
-            let text = "multiple matches for labels: grouping labels must ensure unique matches";
-            return Err(Error::Execution(format!("{text}: {}", describe(&results.columns[at].labels))));
-        }
-        *slot = value;
-        Ok(())
-    }
-
-    fn one_side<'c>(&self, columns: &'c [Column], side: &str) -> Result<OneSide<'c>, Error> {
-        let mut at_step: HashMap<Labels, Vec<u32>> = HashMap::new();
-        for (at, column) in columns.iter().enumerate() {
-            let group = signature(&column.labels, self.modifier);
-            let steps = match at_step.get_mut(&group) {
-                Some(steps) => steps,
-                None => at_step.entry(group.clone()).or_insert_with(|| vec![u32::MAX; self.grid.len]),
-            };
-            for (slot, value) in steps.iter_mut().zip(&column.values) {
-                if is_absent(*value) {
-                    continue;
-                }
-                if *slot != u32::MAX {
-                    return Err(Error::Execution(format!(
-                        "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}]; \
-                         many-to-many matching not allowed: matching labels must be unique on one side",
-                        describe(&group),
-                        describe(&columns[*slot as usize].labels),
-                        describe(&column.labels),
-                    )));
-                }
-                *slot = at as u32;
-            }
-        }
-        Ok(OneSide { columns, at_step })
-    }
-
-    fn result_labels(&self, many: &Labels, one: &Labels) -> Result<Labels, Error> {
-        let drops_name = self.op.drops_name(self.modifier.return_bool);
-        let labels = match (&self.modifier.card, &self.modifier.matching) {
-            (VectorMatchCardinality::OneToOne, Some(LabelModifier::Include(names))) => keep(many, &names.labels),
-            (VectorMatchCardinality::OneToOne, Some(LabelModifier::Exclude(names))) => {
-                let dropped: Vec<&str> = names.labels.iter().map(String::as_str).collect();
-                many.without(&dropped)
-            }
-            _ => many.clone(),
-        };
-        let labels = if drops_name { labels.without(&[Labels::NAME]) } else { labels };
-        let copied = match &self.modifier.card {
-            VectorMatchCardinality::ManyToOne(names) | VectorMatchCardinality::OneToMany(names) => &names.labels[..],
-            VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => return Ok(labels),
-        };
-        let changes = copied.iter().map(|name| (name.as_str(), one.get(name).unwrap_or("")));
-        labels.with(changes).map_err(|error| Error::Execution(format!("{}: {error}", describe(&labels))))
-    }
-}
-
-/// Result columns by labels.
-struct Results {
-    columns: Vec<Column>,
-    by_labels: HashMap<Arc<Labels>, usize>,
-    /// Steps at which a group of a one-to-one match has its result.
-    taken: HashMap<Labels, Vec<bool>>,
-}
-
-impl Results {
-    fn column(&mut self, labels: Labels, grid: Grid) -> usize {
-        if let Some(at) = self.by_labels.get(&labels) {
-            return *at;
-        }
-        let labels = Arc::new(labels);
-        self.by_labels.insert(labels.clone(), self.columns.len());
-        self.columns.push(Column { labels, values: vec![ABSENT; grid.len] });
-        self.columns.len() - 1
-    }
 }

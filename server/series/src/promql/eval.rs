@@ -28,9 +28,15 @@ pub(crate) struct Context<'a> {
     /// What `@ start()` and `@ end()` mean.
     pub(crate) start: i64,
     pub(crate) end: i64,
+    /// The query's own step; 0 at one time.
+    pub(crate) step: i64,
     used: Cell<u64>,
     warnings: RefCell<BTreeSet<String>>,
+    infos: RefCell<BTreeSet<String>>,
 }
+
+/// Most different warnings, and infos, of one query.
+const MAX_ANNOTATIONS: usize = 1_000;
 
 impl Query {
     /// Evaluates at one time.
@@ -39,7 +45,8 @@ impl Query {
     /// See [`Error`].
     pub fn instant(&self, source: &dyn Source, time_ms: UnixMs, options: &EvalOptions) -> Result<Output, Error> {
         check_times(&[time_ms])?;
-        let ctx = Context::new(source, options, time_ms, time_ms);
+        self.check_experimental(options)?;
+        let ctx = Context::new(source, options, [time_ms, time_ms, 0]);
         let grid = Grid { start: time_ms, step: 0, len: 1 };
         let value = if self.expr.value_type() == ValueType::Matrix {
             Value::Matrix(select::ranges(&ctx, &self.expr, grid)?.into_series())
@@ -62,6 +69,7 @@ impl Query {
     /// See [`Error`].
     pub fn range(&self, source: &dyn Source, start: UnixMs, end: UnixMs, step: i64, options: &EvalOptions) -> Result<Output, Error> {
         check_times(&[start, end])?;
+        self.check_experimental(options)?;
         if step <= 0 {
             return Err(Error::BadData("zero or negative query resolution step widths are not accepted: try a positive `step`".to_owned()));
         }
@@ -81,7 +89,7 @@ impl Query {
             return Err(Error::BadData(format!("invalid expression type \"{shown}\" for range query, must be Scalar or instant Vector")));
         }
         let grid = Grid { start, step, len: steps as usize + 1 };
-        let ctx = Context::new(source, options, start, grid.end().max(end));
+        let ctx = Context::new(source, options, [start, end, step]);
         let mut columns = match ctx.eval(&self.expr, grid)? {
             Val::Scalar(values) => vec![Column { labels: Default::default(), values }],
             Val::Vector(columns) => columns,
@@ -109,20 +117,27 @@ fn check_times(times: &[i64]) -> Result<(), Error> {
 }
 
 impl<'a> Context<'a> {
-    fn new(source: &'a dyn Source, options: &'a EvalOptions, start: i64, end: i64) -> Self {
-        Self { source, options, start, end, used: Cell::new(0), warnings: RefCell::default() }
+    fn new(source: &'a dyn Source, options: &'a EvalOptions, [start, end, step]: [i64; 3]) -> Self {
+        let (warnings, infos) = (RefCell::default(), RefCell::default());
+        Self { source, options, start, end, step, used: Cell::new(0), warnings, infos }
     }
 
     fn output(self, value: Value) -> Output {
-        Output { value, warnings: self.warnings.into_inner().into_iter().collect() }
+        let list = |set: RefCell<BTreeSet<String>>| set.into_inner().into_iter().collect();
+        Output { value, warnings: list(self.warnings), infos: list(self.infos), samples: self.used.get() }
     }
 
     pub(crate) fn warn(&self, text: String) {
-        self.warnings.borrow_mut().insert(text);
+        annotate(&self.warnings, text);
+    }
+
+    pub(crate) fn info(&self, text: String) {
+        annotate(&self.infos, text);
     }
 
     /// Reads series of the source within what is left of the bounds.
     pub(crate) fn select(&self, matchers: &[Matcher], t0: i64, t1: i64) -> Result<Vec<SeriesData>, Error> {
+        self.check()?;
         let left = self.options.max_samples.saturating_sub(self.used.get());
         let limits = SelectLimits { max_series: self.options.max_series, max_samples: left, deadline: self.options.deadline };
         let found = self.source.select(matchers, t0, t1, &limits).map_err(|error| match error {
@@ -138,7 +153,7 @@ impl<'a> Context<'a> {
 
     /// Counts values that are about to be computed.
     pub(crate) fn charge(&self, series: usize, each: usize) -> Result<(), Error> {
-        self.check_time()?;
+        self.check()?;
         let used = self.used.get().saturating_add((series as u64).saturating_mul(each as u64));
         self.used.set(used);
         if used > self.options.max_samples {
@@ -148,11 +163,9 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    pub(crate) fn check_time(&self) -> Result<(), Error> {
-        match self.options.deadline {
-            Some(deadline) if std::time::Instant::now() >= deadline => Err(Error::Timeout),
-            _ => Ok(()),
-        }
+    /// Whether the deadline has passed or nobody waits any more.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.options.check()
     }
 
     /// Evaluates a node at every step.
@@ -195,6 +208,13 @@ impl<'a> Context<'a> {
             Val::Vector(columns) => Val::Vector(map_values(columns, |_, value| -value)?),
             Val::Text(_) => return Err(Error::BadData(format!("`{inner}` is a text and cannot be negated"))),
         })
+    }
+}
+
+fn annotate(known: &RefCell<BTreeSet<String>>, text: String) {
+    let mut known = known.borrow_mut();
+    if known.len() < MAX_ANNOTATIONS {
+        known.insert(text);
     }
 }
 

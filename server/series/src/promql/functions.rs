@@ -1,58 +1,20 @@
 //! Functions by name. Types and numbers of arguments were checked by the grammar.
 
 use super::{
-    Error,
+    Error, annotations,
     eval::{Context, map_values},
-    histogram, labels, over_time, rate,
-    select::{self, Ranges, Window},
-    statistics::{self, larger, nan_first, smaller},
+    histogram, labels, math, order, over_time, rate,
+    select::{self, Apply, Ranges, Window},
+    statistics::{self, larger, smaller},
     time::{self, Field},
-    values::{ABSENT, Column, Grid, Val, is_absent, merge_same},
+    values::{ABSENT, Column, Grid, Val, is_absent},
 };
 use promql_parser::{
     label::MatchOp,
     parser::{Call, Expr},
 };
 use shipwatch_common::model::Labels;
-use std::sync::Arc;
-
-/// A function of one number.
-fn math(name: &str) -> Option<fn(f64) -> f64> {
-    Some(match name {
-        "abs" => f64::abs,
-        "ceil" => f64::ceil,
-        "floor" => f64::floor,
-        "exp" => f64::exp,
-        "sqrt" => f64::sqrt,
-        "ln" => f64::ln,
-        "log2" => f64::log2,
-        "log10" => f64::log10,
-        "sgn" => |value| {
-            if value > 0.0 {
-                1.0
-            } else if value < 0.0 {
-                -1.0
-            } else {
-                value
-            }
-        },
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tan" => f64::tan,
-        "asin" => f64::asin,
-        "acos" => f64::acos,
-        "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
-        "tanh" => f64::tanh,
-        "asinh" => f64::asinh,
-        "acosh" => f64::acosh,
-        "atanh" => f64::atanh,
-        "deg" => f64::to_degrees,
-        "rad" => f64::to_radians,
-        _ => return None,
-    })
-}
+use std::{cell::Cell, collections::HashSet, sync::Arc};
 
 fn calendar(name: &str) -> Option<Field> {
     Some(match name {
@@ -70,87 +32,59 @@ fn calendar(name: &str) -> Option<Field> {
 
 /// Whether [`call`] knows the function.
 pub(crate) fn is_supported(name: &str) -> bool {
-    const OTHERS: [&str; 20] = [
+    const OTHERS: [&str; 31] = [
         "absent",
         "absent_over_time",
         "clamp",
         "clamp_max",
         "clamp_min",
+        "double_exponential_smoothing",
+        "end",
+        "histogram_fraction",
         "histogram_quantile",
+        "histogram_quantiles",
+        "info",
         "label_join",
         "label_replace",
+        "max_of",
+        "min_of",
         "pi",
         "predict_linear",
         "quantile_over_time",
+        "range",
         "round",
         "scalar",
         "sort",
+        "sort_by_label",
+        "sort_by_label_desc",
         "sort_desc",
+        "start",
+        "step",
         "time",
         "timestamp",
         "vector",
         "year",
-        "rate",
     ];
-    OTHERS.contains(&name) || math(name).is_some() || calendar(name).is_some() || over_time::named(name).is_some()
+    OTHERS.contains(&name) || math::named(name).is_some() || calendar(name).is_some() || over_time::named(name).is_some()
 }
 
 /// Evaluates a call at every step.
 pub(crate) fn call(ctx: &Context<'_>, call: &Call, grid: Grid) -> Result<Val, Error> {
     let name = call.func.name;
     let args = Args { ctx, call, grid };
-    if let Some(f) = math(name) {
+    if let Some(f) = math::named(name) {
         return map_values(args.vector(0)?, |_, value| f(value)).map(Val::Vector);
     }
     if let Some(field) = calendar(name) {
         return args.calendar(field);
     }
     if let Some(f) = over_time::named(name) {
-        return windows(ctx, &args.ranges(0)?, over_time::keeps_name(name), &|_, window| f(window));
+        return args.over_time(f);
     }
-    Ok(match name {
-        "time" => Val::Scalar(grid.times().map(|ms| ms as f64 / 1_000.0).collect()),
-        "pi" => Val::Scalar(vec![std::f64::consts::PI; grid.len]),
-        "vector" => Val::Vector(vec![Column { labels: Arc::default(), values: args.scalar(0)? }]),
-        "scalar" => Val::Scalar(only_value(&args.vector(0)?, grid)),
-        "timestamp" => Val::Vector(args.timestamp()?),
-        "absent" => Val::Vector(vec![absent(args.get(0)?, &args.vector(0)?, grid)?]),
-        "absent_over_time" => {
-            let present = args.ranges(0)?.map(ctx, &|_, _| Some(1.0))?;
-            Val::Vector(vec![absent(args.get(0)?, &present, grid)?])
-        }
-        "round" => {
-            let to = if call.args.len() > 1 { args.scalar(1)? } else { vec![1.0; grid.len] };
-            Val::Vector(map_values(args.vector(0)?, |step, value| {
-                let inverse = 1.0 / to[step];
-                (value * inverse + 0.5).floor() / inverse
-            })?)
-        }
-        "clamp" => args.clamp(Some(1), Some(2))?,
-        "clamp_min" => args.clamp(Some(1), None)?,
-        "clamp_max" => args.clamp(None, Some(1))?,
-        "sort" => Val::Vector(sorted(args.vector(0)?, grid, false)),
-        "sort_desc" => Val::Vector(sorted(args.vector(0)?, grid, true)),
-        "label_replace" => {
-            let texts = [args.text(1)?, args.text(2)?, args.text(3)?, args.text(4)?];
-            Val::Vector(labels::label_replace(args.vector(0)?, std::array::from_fn(|at| texts[at].as_str()))?)
-        }
-        "label_join" => {
-            let from = (3..call.args.len()).map(|at| args.text(at)).collect::<Result<Vec<String>, Error>>()?;
-            let from: Vec<&str> = from.iter().map(String::as_str).collect();
-            Val::Vector(labels::label_join(args.vector(0)?, &args.text(1)?, &args.text(2)?, &from)?)
-        }
-        "histogram_quantile" => Val::Vector(histogram::histogram_quantile(ctx, &args.scalar(0)?, &args.vector(1)?, grid)?),
-        "predict_linear" => {
-            let ahead = args.scalar(1)?;
-            windows(ctx, &args.ranges(0)?, false, &|step, window| rate::predict(window, grid.at(step), ahead[step]))?
-        }
-        "quantile_over_time" => {
-            let q = args.scalar(0)?;
-            windows(ctx, &args.ranges(1)?, false, &|step, window| Some(statistics::quantile(q[step], &mut window.values.to_vec())))?
-        }
-        _ => return Err(Error::BadData(format!("function `{name}` is not supported"))),
-    })
+    if let Some(numbers) = args.numbers(name)? {
+        return Ok(Val::Scalar(numbers));
+    }
+    args.columns(name).map(Val::Vector)
 }
 
 /// The arguments of a call, evaluated when asked for.
@@ -185,6 +119,143 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// All texts from one argument on.
+    fn texts(&self, from: usize) -> Result<Vec<String>, Error> {
+        (from..self.call.args.len()).map(|at| self.text(at)).collect()
+    }
+
+    /// Functions that return a scalar.
+    fn numbers(&self, name: &str) -> Result<Option<Vec<f64>>, Error> {
+        let grid = self.grid;
+        let constant = |value: f64| Ok(Some(vec![value; grid.len]));
+        let seconds = |ms: i64| ms as f64 / 1_000.0;
+        match name {
+            "time" => Ok(Some(grid.times().map(seconds).collect())),
+            "pi" => constant(std::f64::consts::PI),
+            "start" => constant(seconds(self.ctx.start)),
+            "end" => constant(seconds(self.ctx.end)),
+            "range" => constant(seconds(self.ctx.end - self.ctx.start)),
+            "step" => constant(seconds(self.ctx.step)),
+            "max_of" => Ok(Some(self.both(larger)?)),
+            "min_of" => Ok(Some(self.both(smaller)?)),
+            "scalar" => Ok(Some(only_value(&self.vector(0)?, grid))),
+            _ => Ok(None),
+        }
+    }
+
+    fn both(&self, f: fn(f64, f64) -> f64) -> Result<Vec<f64>, Error> {
+        Ok(self.scalar(0)?.into_iter().zip(self.scalar(1)?).map(|(a, b)| f(a, b)).collect())
+    }
+
+    /// Functions that return an instant vector.
+    fn columns(&self, name: &str) -> Result<Vec<Column>, Error> {
+        let (ctx, grid) = (self.ctx, self.grid);
+        match name {
+            "vector" => Ok(vec![Column { labels: Arc::default(), values: self.scalar(0)? }]),
+            "timestamp" => self.timestamp(),
+            "absent" => Ok(vec![absent(self.get(0)?, &self.vector(0)?, grid)?]),
+            "absent_over_time" => {
+                let present = self.ranges(0)?.map(ctx, &|_, _| Some(1.0))?;
+                Ok(vec![absent(self.get(0)?, &present, grid)?])
+            }
+            "round" => self.round(),
+            "clamp" => self.clamp(Some(1), Some(2)),
+            "clamp_min" => self.clamp(Some(1), None),
+            "clamp_max" => self.clamp(None, Some(1)),
+            "sort" | "sort_desc" => Ok(order::by_value(self.vector(0)?, grid, name == "sort_desc")),
+            "sort_by_label" | "sort_by_label_desc" => {
+                Ok(order::by_label(self.vector(0)?, grid, &self.texts(1)?, name == "sort_by_label_desc"))
+            }
+            "label_replace" => {
+                let texts = [self.text(1)?, self.text(2)?, self.text(3)?, self.text(4)?];
+                labels::label_replace(self.vector(0)?, std::array::from_fn(|at| texts[at].as_str()))
+            }
+            "label_join" => {
+                let from = self.texts(3)?;
+                let from: Vec<&str> = from.iter().map(String::as_str).collect();
+                labels::label_join(self.vector(0)?, &self.text(1)?, &self.text(2)?, &from)
+            }
+            "info" => super::info::info(ctx, self.get(0)?, self.call.args.args.get(1).map(|arg| &**arg), grid),
+            "histogram_quantile" => histogram::histogram_quantile(ctx, &self.scalar(0)?, &self.vector(1)?, grid),
+            "histogram_quantiles" => {
+                let quantiles = (2..self.call.args.len()).map(|at| self.scalar(at)).collect::<Result<Vec<_>, Error>>()?;
+                histogram::histogram_quantiles(ctx, &self.vector(0)?, &self.text(1)?, &quantiles, grid)
+            }
+            "histogram_fraction" => histogram::histogram_fraction(ctx, &self.scalar(0)?, &self.scalar(1)?, &self.vector(2)?, grid),
+            _ => self.of_range(name),
+        }
+    }
+
+    /// Functions of a range and numbers.
+    fn of_range(&self, name: &str) -> Result<Vec<Column>, Error> {
+        match name {
+            "predict_linear" => {
+                let ahead = self.scalar(1)?;
+                self.windows(0, false, &|step, window| rate::predict(window, self.grid.at(step), ahead[step]))
+            }
+            "quantile_over_time" => {
+                let q = self.scalar(0)?;
+                q.iter().for_each(|q| annotations::check_quantile(self.ctx, *q));
+                self.windows(1, false, &|step, window| Some(statistics::quantile(q[step], &mut window.values.to_vec())))
+            }
+            "double_exponential_smoothing" => {
+                let (smoothing, trend) = (self.scalar(1)?, self.scalar(2)?);
+                // A wrong factor is an error where there is something to smooth.
+                let wrong = Cell::new(None);
+                let columns = self.windows(0, false, &|step, window| {
+                    let (sf, tf) = (smoothing[step], trend[step]);
+                    let is_wrong = |factor: f64| factor <= 0.0 || factor >= 1.0;
+                    if is_wrong(sf) || is_wrong(tf) {
+                        wrong.set(Some(if is_wrong(sf) {
+                            ("smoothing factor. Expected: 0 < sf", sf)
+                        } else {
+                            ("trend factor. Expected: 0 < tf", tf)
+                        }));
+                        return None;
+                    }
+                    statistics::smoothed(window.values, sf, tf)
+                })?;
+                match wrong.get() {
+                    Some((what, factor)) => Err(Error::Execution(format!("invalid {what} < 1, got: {factor:.6}"))),
+                    None => Ok(columns),
+                }
+            }
+            _ => Err(Error::BadData(format!("function `{name}` is not supported"))),
+        }
+    }
+
+    fn over_time(&self, f: fn(&Window<'_>) -> Option<f64>) -> Result<Val, Error> {
+        let name = self.call.func.name;
+        self.windows(0, over_time::keeps_name(name), &|_, window| f(window)).map(Val::Vector)
+    }
+
+    /// Computes a value of each window. Series that only their names told apart may not meet.
+    fn windows(&self, at: usize, keeps_name: bool, f: &Apply<'_>) -> Result<Vec<Column>, Error> {
+        let mut columns = self.ranges(at)?.map(self.ctx, f)?;
+        if matches!(self.call.func.name, "rate" | "increase") {
+            columns.iter().for_each(|column| annotations::check_counter(self.ctx, &column.labels));
+        }
+        if !keeps_name {
+            let mut known = HashSet::with_capacity(columns.len());
+            for column in &mut columns {
+                column.labels = labels::drop_name(&column.labels);
+                if !known.insert(column.labels.clone()) {
+                    let labels = labels::describe(&column.labels);
+                    return Err(Error::Execution(format!("vector cannot contain metrics with the same labelset: {labels}")));
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    fn round(&self) -> Result<Vec<Column>, Error> {
+        let to = if self.call.args.len() > 1 { self.scalar(1)? } else { vec![1.0; self.grid.len] };
+        map_values(self.vector(0)?, |step, value| {
+            let inverse = 1.0 / to[step];
+            (value * inverse + 0.5).floor() / inverse
+        })
+    }
+
     fn calendar(&self, field: Field) -> Result<Val, Error> {
         if self.call.args.is_empty() {
             let values = self.grid.times().map(|ms| time::field(field, ms.div_euclid(1_000) as f64)).collect();
@@ -206,7 +277,7 @@ impl<'a> Args<'a> {
         }
     }
 
-    fn clamp(&self, least: Option<usize>, most: Option<usize>) -> Result<Val, Error> {
+    fn clamp(&self, least: Option<usize>, most: Option<usize>) -> Result<Vec<Column>, Error> {
         let bound = |at: Option<usize>| at.map(|at| self.scalar(at)).transpose();
         let (least, most) = (bound(least)?, bound(most)?);
         map_values(self.vector(0)?, |step, value| match (&least, &most) {
@@ -217,16 +288,7 @@ impl<'a> Args<'a> {
                 least.as_ref().map_or(value, |least| larger(least[step], value))
             }
         })
-        .map(Val::Vector)
     }
-}
-
-fn windows(ctx: &Context<'_>, ranges: &Ranges, keeps_name: bool, f: &dyn Fn(usize, &Window<'_>) -> Option<f64>) -> Result<Val, Error> {
-    let mut columns = ranges.map(ctx, f)?;
-    if !keeps_name {
-        columns.iter_mut().for_each(|column| column.labels = labels::drop_name(&column.labels));
-    }
-    merge_same(columns).map(Val::Vector)
 }
 
 /// `scalar()`: the value where there is exactly one, else NaN.
@@ -254,23 +316,17 @@ fn absent(arg: &Expr, columns: &[Column], grid: Grid) -> Result<Column, Error> {
         Expr::MatrixSelector(selector) => &selector.vs.matchers.matchers[..],
         _ => &[],
     };
-    let is_fixed = |name: &str| {
-        let mut of_name = matchers.iter().filter(|matcher| matcher.name == name);
-        matches!((of_name.next(), of_name.next()), (Some(only), None) if only.op == MatchOp::Equal)
-    };
-    let fixed = matchers.iter().filter(|matcher| matcher.name != Labels::NAME && is_fixed(&matcher.name));
-    let pairs = fixed.map(|matcher| (matcher.name.as_str(), matcher.value.as_str()));
-    let labels = Labels::new(pairs).map_err(|error| Error::BadData(format!("absent: {error}")))?;
-    Ok(Column { labels: Arc::new(labels), values })
-}
-
-/// Order only means something at one step; NaN is last both ways.
-fn sorted(mut columns: Vec<Column>, grid: Grid, descending: bool) -> Vec<Column> {
-    if grid.len == 1 {
-        columns.sort_by(|a, b| {
-            let (a, b) = (a.values[0], b.values[0]);
-            if descending || a.is_nan() || b.is_nan() { nan_first(b, a) } else { nan_first(a, b) }
-        });
+    // A later condition on the same label takes back what an earlier one fixed, but the first `=` after others counts.
+    let mut fixed: Vec<(&str, &str)> = Vec::new();
+    let mut had: Vec<&str> = Vec::new();
+    for matcher in matchers.iter().filter(|matcher| matcher.name != Labels::NAME) {
+        let name = matcher.name.as_str();
+        fixed.retain(|(known, _)| *known != name);
+        if matcher.op == MatchOp::Equal && !had.contains(&name) {
+            fixed.push((name, matcher.value.as_str()));
+            had.push(name);
+        }
     }
-    columns
+    let labels = Labels::new(fixed).map_err(|error| Error::BadData(format!("absent: {error}")))?;
+    Ok(Column { labels: Arc::new(labels), values })
 }

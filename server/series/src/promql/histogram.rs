@@ -1,116 +1,124 @@
-//! `histogram_quantile` over classic histograms: cumulative counts in buckets with the label `le`.
+//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` over classic histograms: cumulative counts in
+//! buckets with the label `le`.
 
 use super::{
-    Error,
+    Error, annotations,
+    classic::{self, Bucket},
     eval::Context,
-    labels::{describe, without},
-    values::{ABSENT, Column, Grid, is_absent, merge_same},
+    labels::{drop_name, set},
+    values::{ABSENT, Column, Grid, merge_same},
 };
 use shipwatch_common::model::Labels;
 use std::{collections::HashMap, sync::Arc};
 
 const BOUND: &str = "le";
 
-/// Differences that rounding makes between counts that belong together.
-const TOLERANCE: f64 = 1e-12;
-
-/// A bucket at one step.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    bound: f64,
-    count: f64,
+/// The buckets of one histogram: bounds, sorted, and where their counts are.
+struct Histogram {
+    labels: Arc<Labels>,
+    bounds: Vec<f64>,
+    counts: Vec<usize>,
 }
 
 pub(crate) fn histogram_quantile(ctx: &Context<'_>, quantiles: &[f64], columns: &[Column], grid: Grid) -> Result<Vec<Column>, Error> {
-    if let Some(q) = quantiles.iter().find(|q| !(0.0..=1.0).contains(*q)) {
-        ctx.warn(format!("PromQL warning: quantile value should be between 0 and 1, got {}", super::format_value(*q)));
+    quantiles.iter().for_each(|q| annotations::check_quantile(ctx, *q));
+    compute(ctx, columns, grid, |step, buckets| quantile(ctx, quantiles[step], buckets))
+}
+
+/// Several quantiles, told apart by a label.
+pub(crate) fn histogram_quantiles(
+    ctx: &Context<'_>,
+    columns: &[Column],
+    label: &str,
+    quantiles: &[Vec<f64>],
+    grid: Grid,
+) -> Result<Vec<Column>, Error> {
+    super::labels::check_name(label, "histogram_quantiles")?;
+    let mut all = Vec::new();
+    for of_step in quantiles {
+        for column in histogram_quantile(ctx, of_step, columns, grid)? {
+            // A quantile may differ from step to step, and with it the label.
+            let mut by_text: Vec<(f64, Column)> = Vec::new();
+            for (step, value) in column.values.iter().enumerate() {
+                let q = of_step[step];
+                let at = match by_text.iter().position(|(of, _)| of.to_bits() == q.to_bits()) {
+                    Some(at) => at,
+                    None => {
+                        ctx.charge(1, grid.len)?;
+                        let labels = set(&column.labels, [(label, quantile_text(q).as_str())])?;
+                        by_text.push((q, Column { labels, values: vec![ABSENT; grid.len] }));
+                        by_text.len() - 1
+                    }
+                };
+                by_text[at].1.values[step] = *value;
+            }
+            all.extend(by_text.into_iter().map(|(_, column)| column));
+        }
     }
+    merge_same(all)
+}
+
+/// As OpenMetrics writes a quantile: whole numbers with `.0`.
+fn quantile_text(q: f64) -> String {
+    let text = super::format_value(q);
+    if q.is_finite() && !text.contains('.') { format!("{text}.0") } else { text }
+}
+
+pub(crate) fn histogram_fraction(
+    ctx: &Context<'_>,
+    lower: &[f64],
+    upper: &[f64],
+    columns: &[Column],
+    grid: Grid,
+) -> Result<Vec<Column>, Error> {
+    compute(ctx, columns, grid, |step, buckets| classic::fraction(lower[step], upper[step], buckets))
+}
+
+fn quantile(ctx: &Context<'_>, q: f64, buckets: &mut Vec<Bucket>) -> f64 {
+    let found = classic::quantile(q, buckets);
+    if found.forced_monotonic {
+        annotations::forced_monotonic(ctx);
+    }
+    found.value
+}
+
+/// One value per histogram and step that has buckets.
+fn compute(ctx: &Context<'_>, columns: &[Column], grid: Grid, f: impl Fn(usize, &mut Vec<Bucket>) -> f64) -> Result<Vec<Column>, Error> {
+    let histograms = group(ctx, columns);
+    ctx.charge(histograms.len(), grid.len)?;
+    let mut buckets = Vec::new();
+    let mut out = Vec::with_capacity(histograms.len());
+    for histogram in histograms {
+        ctx.check()?;
+        let values = (0..grid.len).map(|step| {
+            classic::present(&histogram.bounds, histogram.counts.iter().map(|at| columns[*at].values[step]), &mut buckets);
+            if buckets.is_empty() { ABSENT } else { f(step, &mut buckets) }
+        });
+        out.push(Column { values: values.collect(), labels: drop_name(&histogram.labels) });
+    }
+    merge_same(out)
+}
+
+fn group(ctx: &Context<'_>, columns: &[Column]) -> Vec<Histogram> {
     let mut groups: Vec<(Labels, Vec<(f64, usize)>)> = Vec::new();
     let mut by_labels: HashMap<Labels, usize> = HashMap::new();
     for (at, column) in columns.iter().enumerate() {
-        let bound = column.labels.get(BOUND).unwrap_or("");
-        let Ok(bound) = bound.parse::<f64>() else {
-            ctx.warn(format!(
-                "PromQL warning: bucket label \"le\" is missing or has a malformed value of {bound:?} for {}",
-                describe(&column.labels)
-            ));
+        let text = column.labels.get(BOUND).unwrap_or("");
+        let Ok(bound) = text.parse::<f64>() else {
+            annotations::bad_bucket(ctx, &column.labels, text);
             continue;
         };
-        let labels = without(&column.labels, &[BOUND.to_owned()]);
+        let labels = column.labels.without(&[BOUND]);
         let group = *by_labels.entry(labels.clone()).or_insert_with(|| {
             groups.push((labels, Vec::new()));
             groups.len() - 1
         });
         groups[group].1.push((bound, at));
     }
-    ctx.charge(groups.len(), grid.len)?;
-    let mut out = Vec::with_capacity(groups.len());
-    for (labels, mut members) in groups {
+    let histogram = |(labels, mut members): (Labels, Vec<(f64, usize)>)| {
         members.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut buckets = Vec::with_capacity(members.len());
-        let values = quantiles.iter().enumerate().map(|(step, q)| {
-            buckets.clear();
-            let present = members.iter().map(|(bound, at)| Bucket { bound: *bound, count: columns[*at].values[step] });
-            buckets.extend(present.filter(|bucket| !is_absent(bucket.count)));
-            if buckets.is_empty() { ABSENT } else { bucket_quantile(*q, &mut buckets) }
-        });
-        out.push(Column { values: values.collect(), labels: Arc::new(labels) });
-    }
-    merge_same(out)
-}
-
-/// `buckets` are sorted by bound.
-fn bucket_quantile(q: f64, buckets: &mut Vec<Bucket>) -> f64 {
-    if q.is_nan() {
-        return f64::NAN;
-    }
-    if q < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if q > 1.0 {
-        return f64::INFINITY;
-    }
-    if buckets.last().is_none_or(|highest| highest.bound != f64::INFINITY) {
-        return f64::NAN;
-    }
-    join_equal_bounds(buckets);
-    make_monotonic(buckets);
-    let [.., below_highest, highest] = &buckets[..] else { return f64::NAN };
-    if highest.count == 0.0 || highest.count.is_nan() {
-        return f64::NAN;
-    }
-    let rank = q * highest.count;
-    let at = buckets[..buckets.len() - 1].partition_point(|bucket| bucket.count < rank);
-    if at == buckets.len() - 1 {
-        return below_highest.bound;
-    }
-    let bucket = buckets[at];
-    if at == 0 && bucket.bound <= 0.0 {
-        return bucket.bound;
-    }
-    let (start, before) = if at == 0 { (0.0, 0.0) } else { (buckets[at - 1].bound, buckets[at - 1].count) };
-    start + (bucket.bound - start) * ((rank - before) / (bucket.count - before))
-}
-
-/// Different spellings of one bound (`1` and `1.0`) are one bucket.
-fn join_equal_bounds(buckets: &mut Vec<Bucket>) {
-    buckets.dedup_by(|next, kept| {
-        let same = next.bound == kept.bound;
-        if same {
-            kept.count += next.count;
-        }
-        same
-    });
-}
-
-/// Counts are cumulative; scrapes and rates can make them fall a little.
-fn make_monotonic(buckets: &mut [Bucket]) {
-    let mut before = f64::NEG_INFINITY;
-    for bucket in buckets {
-        let close = (bucket.count - before).abs() <= TOLERANCE * (bucket.count.abs() + before.abs());
-        if bucket.count < before || (close && before.is_finite()) {
-            bucket.count = before;
-        }
-        before = bucket.count;
-    }
+        let (bounds, counts) = members.into_iter().unzip();
+        Histogram { labels: Arc::new(labels), bounds, counts }
+    };
+    groups.into_iter().map(histogram).collect()
 }

@@ -22,9 +22,12 @@ pub(crate) fn without(labels: &Labels, names: &[String]) -> Labels {
     labels.without(&dropped)
 }
 
-/// Without the metric's name.
+/// What says what a metric is, not which one: it goes when a value is no longer the metric's own.
+pub(crate) const METADATA: [&str; 3] = [Labels::NAME, "__type__", "__unit__"];
+
+/// Without the metric's name, type and unit.
 pub(crate) fn drop_name(labels: &Arc<Labels>) -> Arc<Labels> {
-    if labels.get(Labels::NAME).is_none() { labels.clone() } else { Arc::new(labels.without(&[Labels::NAME])) }
+    if METADATA.iter().all(|name| labels.get(name).is_none()) { labels.clone() } else { Arc::new(labels.without(&METADATA)) }
 }
 
 /// With labels set; an empty value removes.
@@ -36,7 +39,8 @@ pub(crate) fn set<'a>(labels: &'a Labels, changes: impl IntoIterator<Item = (&'a
 pub(crate) fn label_replace(columns: Vec<Column>, args: [&str; 4]) -> Result<Vec<Column>, Error> {
     let [target, replacement, from, pattern] = args;
     check_name(target, "label_replace")?;
-    let regex = crate::matcher::anchored(pattern).map_err(|error| Error::BadData(format!("label_replace: {error}")))?;
+    let invalid = |error| Error::Execution(format!("invalid regular expression in label_replace(): {error}"));
+    let regex = crate::matcher::anchored(pattern).map_err(invalid)?;
     let replaced = columns.into_iter().map(|mut column| {
         let value = column.labels.get(from).unwrap_or("");
         if let Some(found) = regex.captures(value) {
@@ -63,5 +67,5 @@ pub(crate) fn label_join(columns: Vec<Column>, target: &str, separator: &str, fr
 
 /// Any text but the empty one may name a label.
 pub(crate) fn check_name(name: &str, whose: &str) -> Result<(), Error> {
-    if name.is_empty() { Err(Error::BadData(format!("{whose}: the destination label's name is empty"))) } else { Ok(()) }
+    if name.is_empty() { Err(Error::Execution(format!("invalid destination label name in {whose}(): it is empty"))) } else { Ok(()) }
 }

@@ -1,16 +1,18 @@
 //! From text to a checked query.
 //!
 //! # Invariants
-//! - What is parsed can be evaluated but for its data: unknown and unsupported parts are refused here.
+//! - What is parsed can be evaluated but for its data and for [`EvalOptions::experimental`]: unknown and unsupported parts
+//!   are refused here.
 //! - Text is looked at before the grammar sees it, for what would overflow a stack or a duration.
 
-use super::Error;
+use super::{Error, EvalOptions};
 use crate::matcher::{MatchOp, Matcher};
 use promql_parser::{
     label,
-    parser::{self, Expr, VectorMatchCardinality, VectorSelector, token},
+    parser::{self, AggregateExpr, Expr, SubqueryExpr, VectorMatchCardinality, VectorSelector, token, value::ValueType},
 };
 use shipwatch_common::model::Labels;
+use std::time::Duration;
 
 /// Longest query in bytes.
 const MAX_BYTES: usize = 128 << 10;
@@ -28,6 +30,7 @@ const MAX_DURATION_S: f64 = 3.2e10;
 #[derive(Clone, Debug)]
 pub struct Query {
     pub(crate) expr: Expr,
+    experimental: Option<String>,
 }
 
 impl Query {
@@ -37,9 +40,30 @@ impl Query {
     /// [`Error::BadData`] with what is wrong.
     pub fn parse(text: &str) -> Result<Self, Error> {
         check_text(text)?;
-        let expr = parser::parse(text).map_err(|error| Error::BadData(format!("invalid query `{}`: {error}", shorten(text))))?;
-        check(&expr)?;
-        Ok(Self { expr })
+        let expr = parser::parse(text).map_err(|error| Error::BadData(format!("parse error: {error} in `{}`", shorten(text))))?;
+        let experimental = check(&expr)?;
+        Ok(Self { expr, experimental })
+    }
+
+    /// The first part that only works with [`EvalOptions::experimental`], such as `limitk`.
+    #[must_use]
+    pub fn experimental(&self) -> Option<&str> {
+        self.experimental.as_deref()
+    }
+
+    /// The query as text, indented where it is long.
+    #[must_use]
+    pub fn pretty(&self) -> String {
+        self.expr.prettify()
+    }
+
+    pub(crate) fn check_experimental(&self, options: &EvalOptions) -> Result<(), Error> {
+        match &self.experimental {
+            Some(part) if !options.experimental => {
+                Err(Error::BadData(format!("`{part}` is experimental: it works with `promql_experimental = true`")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -143,7 +167,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 /// Numbers stand for seconds; the grammar would panic on ones that no duration can hold.
 fn check_duration(text: &str) -> Result<(), Error> {
     let cleaned: String = text.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
-    let longer = || Error::BadData(format!("`{}` is not a duration that can be used", shorten(text)));
+    let longer = || Error::BadData(format!("parse error: `{}` is not a duration that can be used", shorten(text)));
     // What is no number is a duration with units or no duration at all: the grammar tells.
     match cleaned.parse::<f64>() {
         Ok(seconds) if !(0.0..=MAX_DURATION_S).contains(&seconds) => Err(longer()),
@@ -155,70 +179,127 @@ fn unsupported(what: &str) -> Error {
     Error::BadData(format!("{what} is not supported"))
 }
 
-/// Depth, functions, operators, durations; without recursion.
-fn check(root: &Expr) -> Result<(), Error> {
+/// Depth, functions, operators, durations; without recursion. Returns a part that is experimental, if there is one.
+fn check(root: &Expr) -> Result<Option<String>, Error> {
     let mut open = vec![(root, 1)];
+    let mut experimental = None;
     while let Some((expr, depth)) = open.pop() {
         if depth > MAX_DEPTH {
             return Err(Error::BadData(format!("the query is nested deeper than {MAX_DEPTH} levels")));
         }
+        let mut found = None;
         match expr {
             Expr::Aggregate(node) => {
-                if matches!(node.op.id(), token::T_LIMITK | token::T_LIMIT_RATIO) {
-                    return Err(unsupported(&format!("aggregation `{}`", node.op)));
-                }
+                found = check_aggregate(node)?;
                 open.push((&node.expr, depth + 1));
                 open.extend(node.param.as_deref().map(|param| (param, depth + 1)));
             }
             Expr::Unary(node) => open.push((&node.expr, depth + 1)),
             Expr::Paren(node) => open.push((&node.expr, depth + 1)),
             Expr::Binary(node) => {
-                check_modifier(node)?;
+                found = check_modifier(node)?;
                 open.extend([(&*node.lhs, depth + 1), (&*node.rhs, depth + 1)]);
             }
             Expr::Subquery(node) => {
-                let too_long =
-                    node.range.as_secs_f64() > MAX_DURATION_S || node.step.is_some_and(|step| step.as_secs_f64() > MAX_DURATION_S);
-                if too_long || node.range.as_millis() == 0 || node.step.is_some_and(|step| step.as_millis() == 0) {
-                    return Err(Error::BadData("range and step of a subquery must be from 1ms to 1000y".to_owned()));
-                }
-                check_offset(node.offset.as_ref())?;
+                check_subquery(node)?;
                 open.push((&node.expr, depth + 1));
             }
-            Expr::VectorSelector(node) => {
-                check_offset(node.offset.as_ref())?;
-                matchers(node)?;
-            }
+            Expr::VectorSelector(node) => check_selector(node)?,
             Expr::MatrixSelector(node) => {
-                check_offset(node.vs.offset.as_ref())?;
                 if node.range.as_millis() == 0 || node.range.as_secs_f64() > MAX_DURATION_S {
                     return Err(Error::BadData("a range must be from 1ms to 1000y".to_owned()));
                 }
-                matchers(&node.vs)?;
+                check_selector(&node.vs)?;
             }
             Expr::Call(node) => {
-                if !super::functions::is_supported(node.func.name) {
-                    return Err(unsupported(&format!("function `{}`", node.func.name)));
-                }
+                found = check_function(node.func.name)?;
                 open.extend(node.args.args.iter().map(|arg| (&**arg, depth + 1)));
             }
             Expr::NumberLiteral(_) | Expr::StringLiteral(_) => {}
             Expr::Extension(_) => return Err(unsupported("an extension of the grammar")),
         }
+        experimental = experimental.or(found);
     }
-    Ok(())
+    Ok(experimental)
 }
 
-fn check_modifier(node: &parser::BinaryExpr) -> Result<(), Error> {
-    let Some(modifier) = &node.modifier else { return Ok(()) };
-    if modifier.fill_values.lhs.is_some() || modifier.fill_values.rhs.is_some() {
-        return Err(unsupported("the modifier `fill`"));
+fn check_aggregate(node: &AggregateExpr) -> Result<Option<String>, Error> {
+    if !matches!(node.op.id(), token::T_LIMITK | token::T_LIMIT_RATIO) {
+        return Ok(None);
+    }
+    // The grammar only asks for the types of the older ones.
+    match node.param.as_deref().map(Expr::value_type) {
+        Some(ValueType::Scalar) => Ok(Some(node.op.to_string())),
+        _ => Err(Error::BadData(format!("expected type scalar in the parameter of `{}`", node.op))),
+    }
+}
+
+/// What Prometheus 3 puts behind `promql-experimental-functions`.
+const EXPERIMENTAL: [&str; 17] = [
+    "double_exponential_smoothing",
+    "end",
+    "first_over_time",
+    "histogram_quantiles",
+    "info",
+    "mad_over_time",
+    "max_of",
+    "min_of",
+    "range",
+    "sort_by_label",
+    "sort_by_label_desc",
+    "start",
+    "step",
+    "ts_of_first_over_time",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+];
+
+/// What only reads native histograms.
+const NATIVE: [&str; 5] = ["histogram_avg", "histogram_count", "histogram_stddev", "histogram_stdvar", "histogram_sum"];
+
+fn check_function(name: &str) -> Result<Option<String>, Error> {
+    if NATIVE.contains(&name) {
+        let instead = "histogram_quantile and histogram_fraction read classic ones, with the label `le`";
+        return Err(Error::BadData(format!("function `{name}` reads native histograms, which are not supported: {instead}")));
+    }
+    if !super::functions::is_supported(name) {
+        return Err(unsupported(&format!("function `{name}`")));
+    }
+    Ok(EXPERIMENTAL.contains(&name).then(|| name.to_owned()))
+}
+
+fn check_selector(node: &VectorSelector) -> Result<(), Error> {
+    check_offset(node.offset.as_ref())?;
+    let names = node.matchers.matchers.iter().filter(|matcher| matcher.name == Labels::NAME).count();
+    if node.name.is_some() && names > 0 {
+        return Err(Error::BadData("parse error: metric name must not be set twice".to_owned()));
+    }
+    matchers(node).map(|_| ())
+}
+
+fn check_subquery(node: &SubqueryExpr) -> Result<(), Error> {
+    let is_too_long = |duration: Duration| duration.as_secs_f64() > MAX_DURATION_S;
+    if is_too_long(node.range) || node.step.is_some_and(is_too_long) {
+        return Err(Error::BadData("range and step of a subquery must be at most 1000y".to_owned()));
+    }
+    if node.range.as_millis() == 0 || node.step.is_some_and(|step| step.as_millis() == 0) {
+        return Err(Error::BadData("range and step of a subquery must be at least 1ms".to_owned()));
+    }
+    check_offset(node.offset.as_ref())
+}
+
+fn check_modifier(node: &parser::BinaryExpr) -> Result<Option<String>, Error> {
+    let Some(modifier) = &node.modifier else { return Ok(None) };
+    let fills = modifier.fill_values.lhs.is_some() || modifier.fill_values.rhs.is_some();
+    if fills && node.op.is_set_operator() {
+        return Err(Error::BadData(format!("filling in missing series not allowed for `{}` operation", node.op)));
     }
     let grouped = matches!(modifier.card, VectorMatchCardinality::ManyToOne(_) | VectorMatchCardinality::OneToMany(_));
     if grouped && node.op.is_set_operator() {
         return Err(Error::BadData(format!("no grouping allowed for `{}` operation", node.op)));
     }
-    Ok(())
+    Ok(fills.then(|| "fill".to_owned()))
 }
 
 fn check_offset(offset: Option<&parser::Offset>) -> Result<(), Error> {
@@ -242,7 +323,7 @@ mod tests {
         let long = format!("up{{a=\"{}\"}}", "x".repeat(MAX_BYTES));
         let unary = "-".repeat(1_500) + "up";
         for (text, reason) in [
-            ("sum(", "invalid query"),
+            ("sum(", "parse error"),
             ("", "no expression found"),
             ("up[Inf]", "not a duration"),
             ("up[1e300]", "not a duration"),
@@ -252,9 +333,10 @@ mod tests {
             ("up offset 4294967295y", "at most 1000y"),
             ("up[4294967295y]", "1000y"),
             ("nope(up)", "unknown function"),
-            ("limitk(1, up)", "aggregation `limitk` is not supported"),
-            ("info(up)", "function `info` is not supported"),
-            ("a + on(x) fill(0) b", "`fill` is not supported"),
+            ("limitk(up, up)", "expected type scalar"),
+            ("histogram_sum(up)", "reads native histograms"),
+            ("a and on(x) fill(0) b", "filling in missing series not allowed"),
+            ("up{__name__=\"down\"}", "must not be set twice"),
             ("{a=\"b\" or c=\"d\"}", "`or` inside of a selector"),
             ("{}", "non-empty matcher"),
             ("up{a=~\"(\"}", "illegal regex"),

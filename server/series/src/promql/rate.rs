@@ -32,8 +32,11 @@ pub(crate) fn extrapolated(window: &Window<'_>, is_counter: bool, is_rate: bool)
     if to_end >= threshold {
         to_end = distance / 2.0;
     }
-    let stretched = change * ((covered + to_start + to_end) / covered);
-    Some(if is_rate { stretched / seconds(window.end - window.start) } else { stretched })
+    let mut factor = (covered + to_start + to_end) / covered;
+    if is_rate {
+        factor /= seconds(window.end - window.start);
+    }
+    Some(change * factor)
 }
 
 /// `irate` and `idelta`: the last two samples.

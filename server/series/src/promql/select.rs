@@ -10,7 +10,7 @@ use super::{
     parse::matchers,
     values::{ABSENT, Column, Grid, Val, is_absent},
 };
-use crate::source::SeriesData;
+use crate::{matcher::Matcher, source::SeriesData};
 use promql_parser::parser::{AtModifier, Expr, MatrixSelector, Offset, SubqueryExpr, VectorSelector};
 use shipwatch_common::model::metric::is_stale_marker;
 use std::time::SystemTime;
@@ -23,6 +23,9 @@ pub(crate) struct Window<'a> {
     pub(crate) start: i64,
     pub(crate) end: i64,
 }
+
+/// What is computed of a window; it gets the number of the step.
+pub(crate) type Apply<'f> = dyn Fn(usize, &Window<'_>) -> Option<f64> + 'f;
 
 /// A range vector at every step.
 #[derive(Debug)]
@@ -56,12 +59,29 @@ fn reference(ctx: &Context<'_>, grid: Grid, at: Option<&AtModifier>, offset: Opt
     }
 }
 
+/// What a column of an instant selector holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Of {
+    Values,
+    /// Times of the samples in seconds.
+    Times,
+}
+
 /// An instant selector. With `of_time` the values are the samples' times in seconds (`timestamp()`).
 pub(crate) fn instant(ctx: &Context<'_>, selector: &VectorSelector, grid: Grid, of_time: bool) -> Result<Vec<Column>, Error> {
     let times = reference(ctx, grid, selector.at.as_ref(), selector.offset.as_ref());
+    look_back(ctx, &matchers(selector)?, times, if of_time { Of::Times } else { Of::Values })
+}
+
+/// Times of the latest samples of series at each step.
+pub(crate) fn times(ctx: &Context<'_>, matchers: &[Matcher], grid: Grid) -> Result<Vec<Column>, Error> {
+    look_back(ctx, matchers, grid, Of::Times)
+}
+
+fn look_back(ctx: &Context<'_>, matchers: &[Matcher], times: Grid, of: Of) -> Result<Vec<Column>, Error> {
     let lookback = millis(ctx.options.lookback);
-    let found = ctx.select(&matchers(selector)?, times.start - lookback + 1, times.end())?;
-    ctx.charge(found.len(), grid.len)?;
+    let found = ctx.select(matchers, times.start - lookback + 1, times.end())?;
+    ctx.charge(found.len(), times.len)?;
     let mut columns = Vec::with_capacity(found.len());
     for series in found {
         let mut next = 0;
@@ -73,7 +93,7 @@ pub(crate) fn instant(ctx: &Context<'_>, selector: &VectorSelector, grid: Grid, 
             let (ts, value) = (series.ts[last], series.values[last]);
             if ts <= time - lookback || is_stale_marker(value) {
                 ABSENT
-            } else if of_time {
+            } else if of == Of::Times {
                 ts as f64 / 1_000.0
             } else {
                 value
@@ -140,11 +160,11 @@ fn subquery(ctx: &Context<'_>, node: &SubqueryExpr, grid: Grid) -> Result<Ranges
 
 impl Ranges {
     /// Computes a value for each window that has samples. `f` gets the number of the step.
-    pub(crate) fn map(&self, ctx: &Context<'_>, f: &dyn Fn(usize, &Window<'_>) -> Option<f64>) -> Result<Vec<Column>, Error> {
+    pub(crate) fn map(&self, ctx: &Context<'_>, f: &Apply<'_>) -> Result<Vec<Column>, Error> {
         ctx.charge(self.series.len(), self.ends.len())?;
         let mut columns = Vec::with_capacity(self.series.len());
         for series in &self.series {
-            ctx.check_time()?;
+            ctx.check()?;
             let (mut from, mut to) = (0, 0);
             let mut work = 0;
             let mut values = Vec::with_capacity(self.ends.len());
@@ -164,7 +184,7 @@ impl Ranges {
                 values.push(value.unwrap_or(ABSENT));
                 work += to - from;
                 if work > 1 << 20 {
-                    ctx.check_time()?;
+                    ctx.check()?;
                     work = 0;
                 }
             }

@@ -23,6 +23,11 @@ impl Sum {
     pub(crate) fn total(&self) -> f64 {
         self.sum + self.lost
     }
+
+    fn scale(&mut self, by: f64) {
+        self.sum *= by;
+        self.lost *= by;
+    }
 }
 
 pub(crate) fn sum(values: &[f64]) -> f64 {
@@ -31,27 +36,72 @@ pub(crate) fn sum(values: &[f64]) -> f64 {
     sum.total()
 }
 
-/// The mean; also where the sum of finite values is beyond what a float can hold.
+/// The mean: the sum by the count, or step by step from where the sum is beyond what a float can hold.
 pub(crate) fn mean(values: &[f64]) -> f64 {
-    let count = values.len() as f64;
-    let total = sum(values);
-    if total.is_infinite() && values.iter().all(|value| value.is_finite()) {
-        let scaled: Vec<f64> = values.iter().map(|value| value / count).collect();
-        return sum(&scaled);
+    let Some((first, others)) = values.split_first() else { return f64::NAN };
+    let mut sum = Sum { sum: *first, lost: 0.0 };
+    let (mut count, mut step_by_step) = (1.0, false);
+    for value in others {
+        count += 1.0;
+        if !step_by_step {
+            let before = sum;
+            sum.add(*value);
+            if !sum.sum.is_infinite() {
+                continue;
+            }
+            step_by_step = true;
+            sum = Sum { sum: before.sum / (count - 1.0), lost: before.lost / (count - 1.0) };
+        }
+        sum.scale((count - 1.0) / count);
+        sum.add(value / count);
     }
-    total / count
+    if step_by_step { sum.total() } else { sum.sum / count + sum.lost / count }
 }
 
-/// Population variance (Welford).
-pub(crate) fn variance(values: &[f64]) -> f64 {
-    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+/// Population variance of samples over time (Welford, compensated).
+pub(crate) fn variance_over_time(values: &[f64]) -> f64 {
+    let (mut count, mut mean, mut squares) = (0.0, Sum::default(), Sum::default());
     for value in values {
+        count += 1.0;
+        let delta = value - mean.total();
+        mean.add(delta / count);
+        squares.add(delta * (value - mean.total()));
+    }
+    squares.total() / count
+}
+
+/// Population variance of series at one time (Welford). One value that is not finite makes all of it NaN.
+pub(crate) fn variance(values: &[f64]) -> f64 {
+    let Some((first, others)) = values.split_first() else { return f64::NAN };
+    let (mut count, mut mean) = (1.0, *first);
+    let mut squares = if first.is_finite() { 0.0 } else { f64::NAN };
+    for value in others {
         count += 1.0;
         let delta = value - mean;
         mean += delta / count;
         squares += delta * (value - mean);
     }
     squares / count
+}
+
+/// The median of the distances to the median.
+pub(crate) fn median_absolute_deviation(values: &[f64]) -> f64 {
+    let median = quantile(0.5, &mut values.to_vec());
+    quantile(0.5, &mut values.iter().map(|value| (value - median).abs()).collect::<Vec<f64>>())
+}
+
+/// Double exponential smoothing (Holt, linear): the level after the last value. Needs two values.
+pub(crate) fn smoothed(values: &[f64], smoothing: f64, trend: f64) -> Option<f64> {
+    let [first, second, ..] = values else { return None };
+    let (mut before, mut level, mut slope) = (0.0, *first, second - first);
+    for (at, value) in values.iter().enumerate().skip(1) {
+        if at > 1 {
+            slope = trend * (level - before) + (1.0 - trend) * slope;
+        }
+        let next = smoothing * value + (1.0 - smoothing) * (level + slope);
+        (before, level) = (level, next);
+    }
+    Some(level)
 }
 
 pub(crate) fn min(values: &[f64]) -> f64 {
