@@ -278,7 +278,6 @@ impl Tailer {
             );
         }
         self.look_at_parked(now, sink);
-        self.ended.clear();
         self.first_start = false;
         self.is_start_noted = self.is_start_noted || sink.started().is_ok();
     }
@@ -309,11 +308,11 @@ impl Tailer {
         }
         let before = lives.iter().filter_map(|id| self.files.get(id)).map(|file| file.position().mtime_ns).max();
         if let Some(since) = before.max(self.ended.get(&found.path).copied()) {
-            self.begin_missed(found, since, &lives, sink);
+            self.begin_missed(found, since, sink);
         }
         let path = if found.is_link { fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone()) } else { found.path.clone() };
         let at_end = self.first_start && self.config.start_at == "end";
-        self.begin(&found.path, path, found.inode(), at_end, sink);
+        self.begin(&found.path, path, found.inode(), found.stamp.mtime_ns, at_end, sink);
     }
 
     /// Whether a life that is not to be found goes on in a file of its name: the same file after its device got another number, or
@@ -339,26 +338,32 @@ impl Tailer {
     /// left alone until the other one is cut, and then is its continuation.
     fn is_copy(&mut self, path: &Path) -> bool {
         let lives = siblings::bases(path).into_iter().filter_map(|base| self.by_name.get(&base)).flatten();
-        lives.filter_map(|id| self.files.get(id)).any(|file| !file.was_moved() && file.is_copied_in(path, &mut self.buffer))
+        lives.filter_map(|id| self.files.get(id)).any(|file| file.is_copied_in(path, &mut self.buffer))
     }
 
     /// Rotations between a life's last write and the file that has its name now, which nobody saw while they had it.
-    fn begin_missed(&mut self, found: &Found, since: i64, lives: &[FileId], sink: &mut dyn Sink) {
+    fn begin_missed(&mut self, found: &Found, since: i64, sink: &mut dyn Sink) {
         let mut missed = self.search.rotations(&found.path);
         missed.retain(|entry| entry.mtime_ns > since && entry.size > 0 && !self.by_inode.contains_key(&(entry.dev, entry.ino)));
+        if missed.is_empty() {
+            return;
+        }
+        // Rotations that are followed under a name of their own were not missed, nor was what came before them.
+        let near = self.files.values().filter(|file| siblings::is_rotation_of(&found.path, &file.position().name));
+        let since = near.map(|file| file.position().mtime_ns).fold(since, i64::max);
+        missed.retain(|entry| entry.mtime_ns > since);
         missed.sort_by_key(|entry| entry.mtime_ns);
         for entry in missed {
-            let is_copy = lives.iter().filter_map(|id| self.files.get(id)).any(|file| file.is_copied_in(&entry.path, &mut self.buffer));
-            if !is_copy {
+            if !self.is_copied_near(&found.path, &entry.path, None) {
                 info!(path = %entry.path.display(), "a rotated file that was not seen before is read");
                 add(&self.counters.rotated_total, 1);
-                self.begin(&found.path, entry.path, (entry.dev, entry.ino), false, sink);
+                self.begin(&found.path, entry.path, (entry.dev, entry.ino), entry.mtime_ns, false, sink);
             }
         }
     }
 
     /// Begins a life.
-    fn begin(&mut self, name: &Path, path: PathBuf, (dev, ino): (u64, u64), at_end: bool, sink: &mut dyn Sink) {
+    fn begin(&mut self, name: &Path, path: PathBuf, (dev, ino): (u64, u64), mtime_ns: i64, at_end: bool, sink: &mut dyn Sink) {
         let packed = content::is_packed(path.as_os_str().as_encoded_bytes());
         let position = Position {
             file: follow::new_id(),
@@ -372,7 +377,7 @@ impl Tailer {
             marker: 0,
             crc: Some(0),
             seen_size: 0,
-            mtime_ns: 0,
+            mtime_ns,
             packed,
             skipping: false,
             line_state: LineState::default(),
@@ -381,8 +386,9 @@ impl Tailer {
         if at_end && file.begin_at_end(&mut self.buffer).is_err() {
             return;
         }
-        // Remembered at once, so that a restart does not begin at the end again. From the beginning nothing is lost without it.
-        if sink.append(None, file.position().clone()).is_ok() || file.offset() == 0 {
+        // Remembered at once, so that a restart does not begin at the end again. From the beginning that can wait for the sink.
+        file.is_remembered = sink.append(None, file.position().clone()).is_ok();
+        if file.is_remembered || file.offset() == 0 {
             self.insert(file);
         }
     }
@@ -395,8 +401,8 @@ impl Tailer {
         self.open -= usize::from(file.is_open());
         file.move_to(path, inode, packed);
         self.by_inode.insert(inode, id);
-        // Where this is not taken, a restart finds the same way again.
-        let _found_again = sink.append(None, file.position().clone());
+        // Until this is taken, a restart finds the same way again.
+        file.is_remembered = sink.append(None, file.position().clone()).is_ok();
     }
 
     /// Rotated files that were read to their end are remembered as long as they are there.
@@ -434,6 +440,10 @@ impl Tailer {
         let mut left = TURN_BYTES;
         while left > 0 {
             let Some(file) = self.files.get_mut(&id) else { return Ok(any) };
+            if !file.is_remembered {
+                sink.append(None, file.position().clone())?;
+                file.is_remembered = true;
+            }
             let was_open = file.is_open();
             let number = file.source_number();
             let mut context =
@@ -502,8 +512,14 @@ impl Tailer {
     /// A life is over where it was: it goes on in a copy, or what was not read of it is lost.
     fn end(&mut self, id: FileId, was_replaced: bool, sink: &mut dyn Sink) -> Result<(), SinkError> {
         let Some(file) = self.files.get(&id) else { return Ok(()) };
+        let file_inode = file.inode();
         let by_inode = &self.by_inode;
-        let is_taken = |dev, ino| by_inode.contains_key(&(dev, ino));
+        let files = &self.files;
+        let is_taken = |dev, ino| {
+            let other = by_inode.get(&(dev, ino)).filter(|other| **other != id).and_then(|other| files.get(other));
+            // A life that nothing was read of holds no inode: it may have been used again.
+            other.is_some_and(|other| other.is_open() || other.offset() > 0)
+        };
         // What is at its place now must be met as something new.
         self.next_scan = None;
         if let Some(entry) = self.search.continuation(file.position(), is_taken, &mut self.buffer) {
@@ -512,10 +528,37 @@ impl Tailer {
             add(&self.counters.rotated_total, 1);
             return Ok(());
         }
+        if let Some(path) = self.renamed_unread(id) {
+            let inode = file_inode;
+            self.move_to(id, path, inode, false, sink);
+            return Ok(());
+        }
         sink.forget(id)?;
         add(if was_replaced { &self.counters.replaced_total } else { &self.counters.vanished_total }, 1);
         self.note_end(id);
         Ok(())
+    }
+
+    /// The new name of a file that nothing was read of, so that only its inode tells; it must not be a copy of another.
+    fn renamed_unread(&mut self, id: FileId) -> Option<PathBuf> {
+        let file = self.files.get(&id).filter(|file| file.offset() == 0 && !file.is_open())?;
+        let (dev, ino) = file.inode();
+        let siblings::Whereabouts::Here(path) = self.search.by_inode(file.path(), dev, ino) else { return None };
+        let name = file.position().name.clone();
+        let is_free = self.by_inode.get(&(dev, ino)) == Some(&id);
+        (is_free
+            && path != file.path()
+            && siblings::is_rotation_of(&name, &path)
+            && !content::is_packed(path.as_os_str().as_encoded_bytes()))
+        .then_some(path)
+        .filter(|path| !self.is_copied_near(&name, path, Some(id)))
+    }
+
+    /// Whether a file is a copy of one that is followed under a name or a rotation of it.
+    fn is_copied_near(&mut self, name: &Path, path: &Path, but: Option<FileId>) -> bool {
+        let buffer = &mut self.buffer;
+        let is_near = |file: &&Followed| file.position().name == name || siblings::is_rotation_of(name, &file.position().name);
+        self.files.values().filter(is_near).filter(|file| Some(file.id()) != but).any(|file| file.is_copied_in(path, buffer))
     }
 
     /// Takes a life away and counts what was not read of it.
@@ -526,10 +569,19 @@ impl Tailer {
         if lost_bytes > 0 {
             warn!(path = %file.path().display(), lost_bytes, "the file was cut or deleted before everything was read");
         }
-        if self.ended.len() < MAX_NOTED {
-            let position = file.position();
-            let last = self.ended.entry(position.name.clone()).or_default();
-            *last = position.mtime_ns.max(*last);
+        // What was written under this name until now is known, also when only another of its lives remembers it.
+        let Position { name, mtime_ns, .. } = file.position();
+        if self.ended.len() >= MAX_NOTED {
+            self.ended.clear();
+        }
+        for name in siblings::bases(name).into_iter().chain([name.clone()]) {
+            for other in self.by_name.get(&name).into_iter().flatten() {
+                if let Some(other) = self.files.get_mut(other) {
+                    other.name_was_written(*mtime_ns);
+                }
+            }
+            let last = self.ended.entry(name).or_default();
+            *last = (*last).max(*mtime_ns);
         }
     }
 

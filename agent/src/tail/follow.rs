@@ -11,7 +11,7 @@ use super::{
     content::{self, Content, HEAD_BYTES, MARKER_BYTES, Stamp, crc_on, hash, marker_len},
     filter::Budget,
     lines::{self, Flush, Place, Stats},
-    siblings::{self, Search, Whereabouts},
+    siblings::{Search, Whereabouts},
     source::Source,
 };
 use shipwatch_common::{
@@ -103,6 +103,8 @@ pub(super) struct Followed {
     /// Size now, as far as it was looked at.
     size: u64,
     is_deleted: bool,
+    /// It became smaller while nothing could be read.
+    was_cut: bool,
     /// Since when no glob finds it.
     unseen_since: Option<UnixNs>,
     /// Its path changed while it was followed.
@@ -110,6 +112,8 @@ pub(super) struct Followed {
     unreadable_since: Option<UnixNs>,
     looked_at: UnixNs,
     parked: bool,
+    /// The sink has the position as it is.
+    pub(super) is_remembered: bool,
 }
 
 impl Followed {
@@ -124,11 +128,13 @@ impl Followed {
             open: None,
             rest: None,
             is_deleted: false,
+            was_cut: false,
             unseen_since: None,
             moved: false,
             unreadable_since: None,
             looked_at: 0,
             parked: false,
+            is_remembered: true,
         }
     }
 
@@ -156,13 +162,13 @@ impl Followed {
         self.source_number
     }
 
-    /// Whether a file of another name that has its inode cannot be this one renamed: nothing is known of its content, and the
-    /// name is none that a rotation gives.
+    /// Whether a file of another name that has its inode need not be this one renamed: it is compressed, or nothing is known of
+    /// its content.
     pub(super) fn is_other_by_name(&self, path: &Path) -> bool {
-        let names = (self.position.name.file_name(), path.file_name());
-        self.position.offset == 0
-            && path != self.position.path
-            && !matches!(names, (Some(base), Some(name)) if base == name || siblings::is_rotation(base, name))
+        if content::is_packed(path.as_os_str().as_encoded_bytes()) != self.position.packed {
+            return true;
+        }
+        self.position.offset == 0 && path != self.position.path && path != self.position.name
     }
 
     pub(super) const fn position(&self) -> &Position {
@@ -179,10 +185,6 @@ impl Followed {
 
     pub(super) const fn is_parked(&self) -> bool {
         self.parked
-    }
-
-    pub(super) const fn was_moved(&self) -> bool {
-        self.moved
     }
 
     /// Bytes that were seen and not read.
@@ -216,6 +218,14 @@ impl Followed {
         }
     }
 
+    /// Another life of its name was written to at that time.
+    pub(super) fn name_was_written(&mut self, mtime_ns: i64) {
+        if mtime_ns > self.position.mtime_ns {
+            self.position.mtime_ns = mtime_ns;
+            self.is_remembered = false;
+        }
+    }
+
     /// The next read looks again, whatever is known.
     pub(super) fn wake(&mut self) {
         self.rest = None;
@@ -225,6 +235,7 @@ impl Followed {
     /// After the sink took a read's lines.
     pub(super) fn advance(&mut self, position: Position) {
         self.position = position;
+        self.is_remembered = true;
     }
 
     /// The life goes on in another file with the same content.
@@ -267,7 +278,13 @@ impl Followed {
             return;
         }
         if let Ok(Some(meta)) = self.ensure_open(search) {
-            self.note(&meta);
+            // What was seen before a cut is what is lost by it, however much is written after.
+            self.was_cut |= meta.len() < self.size;
+            if !self.was_cut && self.learn_head().unwrap_or(true) {
+                self.note(&meta);
+            } else {
+                self.was_cut = true;
+            }
         }
     }
 
@@ -280,11 +297,27 @@ impl Followed {
         may
     }
 
+    /// Whether the head is what it was. Before anything was read the encoding and the head are learnt as they grow, so that even
+    /// then a cut is noticed.
+    fn learn_head(&mut self) -> io::Result<bool> {
+        let Some(content) = &mut self.open else { return Ok(true) };
+        if !content.has_head_of(&self.position)? {
+            return Ok(false);
+        }
+        if self.position.offset == 0 && (self.position.head_len as usize) < HEAD_BYTES {
+            let head = content.head()?;
+            self.encoding = self.source.encoding.marked(&head);
+            (self.position.head_len, self.position.head_hash) = (u32::try_from(head.len()).unwrap_or(0), hash(&head));
+        }
+        Ok(true)
+    }
+
     fn note(&mut self, meta: &Metadata) {
+        self.was_cut = false;
         self.is_deleted = meta.nlink() == 0;
         if !self.position.packed {
             self.size = meta.len();
-            self.position.mtime_ns = Stamp::of(meta).mtime_ns;
+            self.position.mtime_ns = self.position.mtime_ns.max(Stamp::of(meta).mtime_ns);
         }
     }
 
@@ -310,6 +343,7 @@ impl Followed {
             None => match search.by_inode(&self.position.path, inode.0, inode.1) {
                 Whereabouts::Gone => return Ok(None),
                 Whereabouts::Unknown(error) => return Err(error),
+                Whereabouts::Here(path) if self.is_other_by_name(&path) => return Ok(None),
                 Whereabouts::Here(path) => {
                     let (content, meta) = Content::open(&path, packed)?;
                     if !is_ours(&meta) {
@@ -367,12 +401,8 @@ impl Followed {
         if !self.position.packed && (meta.len() < self.position.offset || self.position.offset == 0 && meta.len() < size_before) {
             return Ok(ReadOutcome::Replaced);
         }
-        if let Some(content) = &mut self.open {
-            if self.position.offset == 0 {
-                self.encoding = self.source.encoding.marked(&content.head()?);
-            } else if !content.has_head_of(&self.position)? {
-                return Ok(ReadOutcome::Replaced);
-            }
+        if !self.learn_head()? {
+            return Ok(ReadOutcome::Replaced);
         }
         self.note(&meta);
         let outcome = self.batch(context, Flush::Nothing)?;
@@ -441,7 +471,7 @@ impl Followed {
         let read = content.read_at(context.buffer, self.position.offset - before as u64)?;
         let bytes = &context.buffer[..read];
         // What is before the position comes in the same read as what is behind it: they are of one content.
-        if read < before || self.position.head_len > 0 && hash(&bytes[..before]) != self.position.marker {
+        if read < before || before > 0 && hash(&bytes[..before]) != self.position.marker {
             return Ok(ReadOutcome::Replaced);
         }
         let fresh = &bytes[before..];
@@ -477,7 +507,7 @@ impl Followed {
     /// Whether another file holds this life's content up to its position, surely enough to go on in it without a rotation's
     /// name: a whole head and all of the bytes are the same.
     pub(super) fn surely_continues_in(&self, path: &Path, buffer: &mut [u8]) -> bool {
-        self.position.head_len as usize == HEAD_BYTES
+        self.position.offset >= HEAD_BYTES as u64
             && self.position.crc.is_some()
             && Content::open(path, false).and_then(|(mut content, _)| content.continues(&self.position, buffer)).unwrap_or(false)
     }
@@ -488,31 +518,47 @@ impl Followed {
     }
 
     fn compare(&self, path: &Path, buffer: &mut [u8]) -> io::Result<bool> {
-        if self.position.head_len == 0 {
-            return Ok(false);
-        }
         let is_packed = content::is_packed(path.as_os_str().as_encoded_bytes());
-        // What was read of this file, which may be cut by now, or whatever is in it now.
+        if self.position.offset == 0 {
+            // Nothing was read of it, so it is known by what it still holds: unlinked, it was put into the other before.
+            let own = self.own()?;
+            let is_unlinked = own.metadata()?.nlink() == 0;
+            return Ok(is_unlinked && is_same_beginning(own, Content::open(path, is_packed)?.0)?);
+        }
         if Content::open(path, is_packed)?.0.continues(&self.position, buffer)? {
-            return Ok(true);
+            // A file that has been renamed was not copied as well, unless it has been cut since.
+            let is_whole = self.moved && self.own().and_then(|mut own| own.continues(&self.position, buffer)).unwrap_or(false);
+            return Ok(!is_whole);
         }
-        let (mut other, meta) = Content::open(path, is_packed)?;
-        let mut own = Content::open(&self.position.path, self.position.packed)?.0;
-        let (mine, theirs) = (own.head()?, other.head()?);
-        let length = mine.len().min(theirs.len());
-        if length == 0 || mine[..length] != theirs[..length] {
-            return Ok(false);
-        }
-        if !matches!((&own, &other), (Content::Plain(_), Content::Plain(_))) {
-            return Ok(true);
-        }
-        // The end of the shorter one.
-        let end = meta.len().min(own.metadata()?.len());
-        let length = marker_len(end);
-        let (mut a, mut b) = ([0; MARKER_BYTES], [0; MARKER_BYTES]);
-        let read = own.read_at(&mut a[..length], end - length as u64)?.min(other.read_at(&mut b[..length], end - length as u64)?);
-        Ok(a[..read] == b[..read])
+        // A copy in the making.
+        Ok(!self.moved && is_same_beginning(self.own()?, Content::open(path, is_packed)?.0)?)
     }
+
+    /// Its content, beside the one that is being read.
+    fn own(&self) -> io::Result<Content> {
+        if let Some(Content::Plain(file)) = &self.open {
+            return file.try_clone().map(Content::Plain);
+        }
+        let (content, meta) = Content::open(&self.position.path, self.position.packed)?;
+        if (meta.dev(), meta.ino()) == self.inode() { Ok(content) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
+/// Whether the shorter of two contents is the beginning of the longer, as far as its head and its end tell.
+fn is_same_beginning(mut own: Content, mut other: Content) -> io::Result<bool> {
+    let (mine, theirs) = (own.head()?, other.head()?);
+    let length = mine.len().min(theirs.len());
+    if length == 0 || mine[..length] != theirs[..length] {
+        return Ok(false);
+    }
+    if !matches!((&own, &other), (Content::Plain(_), Content::Plain(_))) {
+        return Ok(true);
+    }
+    let end = other.metadata()?.len().min(own.metadata()?.len());
+    let length = marker_len(end);
+    let (mut a, mut b) = ([0; MARKER_BYTES], [0; MARKER_BYTES]);
+    let read = own.read_at(&mut a[..length], end - length as u64)?.min(other.read_at(&mut b[..length], end - length as u64)?);
+    Ok(a[..read] == b[..read])
 }
 
 /// Makes the hashed head longer, up to its full length, as the position moves on.

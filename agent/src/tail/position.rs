@@ -37,7 +37,8 @@ pub struct Position {
     pub crc: Option<u32>,
     /// Largest size that was seen; what is beyond the offset when the file is gone was lost.
     pub seen_size: u64,
-    /// Its modification time then, in nanoseconds.
+    /// When something was last written under its name, as far as it was seen, in nanoseconds: a rotation with a later time that
+    /// nobody followed was missed.
     pub mtime_ns: i64,
     /// The life goes on in a compressed copy; offsets count what is in it.
     pub packed: bool,

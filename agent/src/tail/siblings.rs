@@ -162,6 +162,11 @@ pub(super) fn is_rotation(base: &OsStr, name: &OsStr) -> bool {
     name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension)).is_some_and(is_rotation_mark)
 }
 
+/// As [`is_rotation`], of paths in one directory.
+pub(super) fn is_rotation_of(base: &Path, path: &Path) -> bool {
+    base.parent() == path.parent() && matches!((base.file_name(), path.file_name()), (Some(base), Some(name)) if is_rotation(base, name))
+}
+
 fn is_rotation_mark(mark: &[u8]) -> bool {
     let Some((first, rest)) = mark.split_first() else { return false };
     matches!(first, b'.' | b'-' | b'_')
