@@ -428,8 +428,9 @@ impl Tailer {
                 siblings::Whereabouts::Gone => true,
                 siblings::Whereabouts::Unknown(_) => false,
             };
-            if (is_over || at < surplus) && sink.forget(id).is_ok() {
-                self.remove(id);
+            if is_over || at < surplus {
+                // Tried again at the next look.
+                let _closed = self.close(id, sink);
             }
         }
     }
@@ -461,8 +462,7 @@ impl Tailer {
                 ReadOutcome::Replaced => return self.end(id, true, sink).map(|()| true),
                 ReadOutcome::Gone => return self.end(id, false, sink).map(|()| true),
                 ReadOutcome::Over => {
-                    sink.forget(id)?;
-                    self.note_end(id);
+                    self.close(id, sink)?;
                     return Ok(any);
                 }
                 ReadOutcome::Unreadable(error) => {
@@ -533,9 +533,8 @@ impl Tailer {
             self.move_to(id, path, inode, false, sink);
             return Ok(());
         }
-        sink.forget(id)?;
+        self.close(id, sink)?;
         add(if was_replaced { &self.counters.replaced_total } else { &self.counters.vanished_total }, 1);
-        self.note_end(id);
         Ok(())
     }
 
@@ -561,28 +560,34 @@ impl Tailer {
         self.files.values().filter(is_near).filter(|file| Some(file.id()) != but).any(|file| file.is_copied_in(path, buffer))
     }
 
-    /// Takes a life away and counts what was not read of it.
-    fn note_end(&mut self, id: FileId) {
-        let Some(file) = self.remove(id) else { return };
+    /// Takes a life away and counts what was not read of it. First the other lives of its name remember when it was last written
+    /// to, so that a rotation of it is not taken for one that was missed.
+    fn close(&mut self, id: FileId, sink: &mut dyn Sink) -> Result<(), SinkError> {
+        let Some(file) = self.files.get(&id) else { return Ok(()) };
+        let Position { name, mtime_ns, .. } = file.position().clone();
+        if self.ended.len() >= MAX_NOTED {
+            self.ended.clear();
+        }
+        for name in siblings::bases(&name).into_iter().chain([name]) {
+            for other in self.by_name.get(&name).into_iter().flatten().filter(|other| **other != id) {
+                let Some(other) = self.files.get_mut(other) else { continue };
+                other.name_was_written(mtime_ns);
+                if !other.is_remembered {
+                    sink.append(None, other.position().clone())?;
+                    other.is_remembered = true;
+                }
+            }
+            let last = self.ended.entry(name).or_default();
+            *last = (*last).max(mtime_ns);
+        }
+        sink.forget(id)?;
+        let Some(file) = self.remove(id) else { return Ok(()) };
         let lost_bytes = file.unread();
         add(&self.counters.lost_bytes_total, lost_bytes);
         if lost_bytes > 0 {
             warn!(path = %file.path().display(), lost_bytes, "the file was cut or deleted before everything was read");
         }
-        // What was written under this name until now is known, also when only another of its lives remembers it.
-        let Position { name, mtime_ns, .. } = file.position();
-        if self.ended.len() >= MAX_NOTED {
-            self.ended.clear();
-        }
-        for name in siblings::bases(name).into_iter().chain([name.clone()]) {
-            for other in self.by_name.get(&name).into_iter().flatten() {
-                if let Some(other) = self.files.get_mut(other) {
-                    other.name_was_written(*mtime_ns);
-                }
-            }
-            let last = self.ended.entry(name).or_default();
-            *last = (*last).max(*mtime_ns);
-        }
+        Ok(())
     }
 
     /// Nothing is read now: files with unread bytes are held open, so that they outlive their names.
@@ -602,10 +607,9 @@ impl Tailer {
         let mut held: u64 = self.files.values().map(Followed::held).sum();
         while held > self.config.deleted_max_bytes {
             let Some((id, bytes)) = self.files.iter().map(|(id, file)| (*id, file.held())).find(|(_, bytes)| *bytes > 0) else { return };
-            if sink.forget(id).is_err() {
+            if self.close(id, sink).is_err() {
                 return;
             }
-            self.note_end(id);
             held -= bytes;
         }
     }
