@@ -515,7 +515,12 @@ impl Tailer {
         let file_inode = file.inode();
         let by_inode = &self.by_inode;
         let files = &self.files;
+        let is_packed = file.position().packed;
         let is_taken = |dev, ino| {
+            // A compressed file that cannot be read on is no way on.
+            if is_packed && (dev, ino) == file_inode {
+                return true;
+            }
             let other = by_inode.get(&(dev, ino)).filter(|other| **other != id).and_then(|other| files.get(other));
             // A life that nothing was read of holds no inode: it may have been used again.
             other.is_some_and(|other| other.is_open() || other.offset() > 0)

@@ -80,9 +80,9 @@ impl Encoding {
         if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { text }
     }
 
-    /// Bytes of one unit.
-    pub(super) const fn unit(self) -> usize {
-        self.unit
+    /// So many bytes may become one byte of text: a letter in UTF-16, or four bytes of GB18030 that are one letter of two.
+    pub(super) fn spread(self) -> usize {
+        if self.unit == 2 || self.table == encoding_rs::GBK || self.table == encoding_rs::GB18030 { 2 } else { 1 }
     }
 
     /// Cuts at or before `max`, on a unit.

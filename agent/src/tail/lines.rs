@@ -100,9 +100,7 @@ pub(super) fn batch(place: &Place<'_>, bytes: &[u8], skipping: bool, state: Line
     let mut open: Option<Event> = None;
     while made.finished < BATCH_LINES && made.used < BATCH_BYTES {
         let Some(raw) = splitter.next() else {
-            if let Some(event) = open.take()
-                && flush != Flush::Nothing
-            {
+            if let Some(event) = open.take_if(|_| flush != Flush::Nothing) {
                 made.finish(place, event, splitter.skipping);
             }
             break;
@@ -223,7 +221,7 @@ impl Splitter<'_> {
         }
         self.at += encoding.hole(self.bytes, self.at);
         let (start, left) = (self.at, self.bytes.len() - self.at);
-        let longest = encoding.unit() * (self.place.source.max_line_bytes + OVERLAP_BYTES);
+        let longest = encoding.spread() * (self.place.source.max_line_bytes + OVERLAP_BYTES);
         let line_end = encoding.line_end(self.bytes, start);
         let raw = match line_end {
             // The end of the line goes as well, where it is known.

@@ -449,7 +449,7 @@ fn events_of_several_lines_are_joined_and_end_with_time() {
     bench.poll();
     assert_eq!(bench.sink.texts(), ["INFO a", "ERROR b\njava.lang.Error: x\n\tat y\n\tat z"]);
     let last = bench.sink.batches.last().unwrap().lines.last().unwrap();
-    assert_eq!((last.severity, last.end_offset), (shipwatch_common::model::Severity::Error, 50));
+    assert_eq!((last.severity, last.end_offset), (shipwatch_common::model::Severity::Error, 46));
     bench.write("a.log", "INFO c\nINFO d");
     bench.poll();
     bench.poll();
