@@ -3,7 +3,7 @@
 use crate::{collect, spool, tail, uplink};
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
-    config::{Problems, load},
+    config::{Problems, load_like},
     logging, mask,
 };
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ impl Config {
     /// # Errors
     /// All mistakes at once.
     pub fn parse(text: &str, path: &Path, env: &[(String, String)]) -> Result<Self, Problems> {
-        load(text, path, env, |config: &Self, problems| {
+        let template = Self { tail: tail::Config::template(), ..Self::default() };
+        load_like(&template, text, path, env, |config: &Self, problems| {
             for (key, value) in [("state_dir", &config.agent.state_dir), ("policy_file", &config.agent.policy_file)] {
                 if !Path::new(value).is_absolute() {
                     problems.section("agent").add(key, format!("must be an absolute path, not {value:?}"));
@@ -97,4 +98,55 @@ pub enum ConfigError {
         /// The system's words.
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read_and_all_their_mistakes_are_told() {
+        let read = |text: &str| Config::parse(text, Path::new("agent.toml"), &[]);
+        let good = read(
+            "[tail]\nfiles = [\"/var/log/*.log\"]\n[[tail.sources]]\nfiles = [\"/srv/shop/*.log\"]\nencoding = \"gbk\"\n\
+             timezone = \"UTC\"\nmax_lines_per_second = 100\nmultiline = { preset = \"java\" }\nparser = { kind = \"logfmt\" }\n\
+             labels = { app = \"shop\" }\nexclude_lines = [\"^DEBUG\"]\n[[tail.sources.sample]]\npattern = \"/health\"\nkeep = 0\n",
+        )
+        .unwrap();
+        let [source] = &good.tail.sources[..] else { panic!("{good:?}") };
+        assert_eq!((source.multiline.preset.as_str(), source.multiline.max_lines, source.sample[0].keep), ("java", 500, 0.0));
+        let told = read(
+            "[[tail.sources]]\nfiles = [\"relative\"]\nencodng = \"gbk\"\n[[tail.sources]]\nencoding = \"latin\"\n\
+             timezone = \"Mars/Base\"\nparser.kind = \"jsn\"\nmultiline.preset = \"cobol\"\ninclude = [\"(\"]\n\
+             multiline.wait = \"long\"\n[[tail.sources.sample]]\nkeep = 2.0\npatern = \"x\"\n",
+        )
+        .unwrap_err()
+        .to_string();
+        for expected in [
+            "agent.toml:3: `tail.sources.0.encodng` is not known; did you mean `encoding`?",
+            "agent.toml:9: `tail.sources.1.multiline.wait` `long` is not a duration",
+            "agent.toml:12: `tail.sources.1.sample.0.patern` is not known; did you mean `pattern`?",
+        ] {
+            assert!(told.contains(expected), "missing {expected:?} in:\n{told}");
+        }
+        let told = read(
+            "[[tail.sources]]\nfiles = [\"relative\"]\n[[tail.sources]]\nencoding = \"latin\"\n\
+             timezone = \"Mars/Base\"\nparser.kind = \"jsn\"\nmultiline.preset = \"cobol\"\ninclude = [\"(\"]\n\
+             [[tail.sources.sample]]\nkeep = 2.0\n",
+        )
+        .unwrap_err()
+        .to_string();
+        for expected in [
+            "agent.toml:2: `tail.sources.0.files` \"relative\" must be an absolute path",
+            "agent.toml:3: `tail.sources.1.files` must name at least one glob",
+            "agent.toml:4: `tail.sources.1.encoding` must be utf-8",
+            "agent.toml:5: `tail.sources.1.timezone` \"Mars/Base\" is no zone",
+            "agent.toml:6: `tail.sources.1.parser.kind` must be auto",
+            "agent.toml:7: `tail.sources.1.multiline.preset` must be java",
+            "agent.toml:8: `tail.sources.1.include.0` is not a pattern",
+            "agent.toml:10: `tail.sources.1.sample.0.keep` must be between 0 and 1",
+        ] {
+            assert!(told.contains(expected), "missing {expected:?} in:\n{told}");
+        }
+    }
 }

@@ -1,216 +1,64 @@
 //! Follows log files: every line once, in order, masked before it leaves this module.
 //!
-//! - [`discover`]: globs to files; [`follow`]: one life of one file; [`decode`], [`meta`]: bytes to text, time, severity
+//! - [`discover`]: globs to files; [`source`]: how each kind is read; [`siblings`]: where rotated files went
+//! - [`content`]: bytes and signatures; [`follow`]: one life of one file
+//! - [`lines`]: bytes to lines with [`decode`], [`multiline`], [`parse`], [`filter`]
+//! - [`position`]: what is remembered; [`watch`]: the thread's loop and notifications
 //!
 //! # Invariants
-//! - A file is known by device and inode, by the hash of its head, and by a marker of the bytes before the position. Any
-//!   mismatch is a new life: it is read from its beginning, under a new [`FileId`].
+//! - A file is known by device and inode, by the hash of its head, by a marker of the bytes before the position, and by a checksum
+//!   of all of them. Any mismatch is a new life, read from its beginning under a new [`FileId`].
 //! - The position and the lines up to it are one record of the [`Sink`]; there is no other checkpoint. After kill -9 reading
 //!   goes on exactly behind the last durable line.
-//! - When the sink is full nothing is read: the file is the buffer. Bytes that are cut off or deleted unread are counted.
+//! - A life that ends unread is looked for among the rotations of its name, whole or compressed, and goes on there. What is not
+//!   found is counted.
+//! - When the sink is full nothing is read: the files are the buffer, and they are held open so that a rotation cannot take them.
 //! - notify is a hint; looking again every [`Config::rescan`] is the truth.
+//! - Memory is one buffer for all files, and some hundred bytes for each.
 //!
-//! Leaves out: multi-line events, parsers, compressed files, journald.
+//! Leaves out: journald, containers, syslog; compressed files that were never followed uncompressed.
 
+mod config;
+mod content;
+mod counters;
 mod decode;
 mod discover;
+mod filter;
 mod follow;
-mod meta;
+mod lines;
+mod multiline;
+mod parse;
+mod position;
+mod siblings;
+mod source;
+mod watch;
 
-use decode::Encoding;
-use discover::Patterns;
-use follow::{Followed, ReadOutcome};
-use notify::Watcher as _;
-use serde::{Deserialize, Serialize};
+pub use config::{Config, Source};
+pub use counters::Counters;
+pub use filter::Sample;
+pub use multiline::Config as Multiline;
+pub use parse::Config as Parser;
+pub use position::{Position, Restored, Sink, SinkError};
+
+use counters::{add, set};
+use discover::Found;
+use filter::Budget;
+use follow::{Context, Followed, Read, ReadOutcome};
 use shipwatch_common::{
-    config::Problems,
     mask::{LineState, Masker},
-    model::{FileId, Labels, LogBatch},
-    time::{UnixNs, now_ns},
+    model::{FileId, LogBatch},
+    time::UnixNs,
 };
+use siblings::Search;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, sync_channel},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
-
-/// Overrides for files that match a glob; the first that matches counts.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rule {
-    /// Which files.
-    pub glob: String,
-    /// Encoding instead of `tail.encoding`; empty keeps that.
-    pub encoding: String,
-    /// Labels beside those of `tail.labels`, such as `app`.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Which files are read, and how.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Globs of files: `/var/log/*.log`, `/srv/**/app.log`.
-    pub files: Vec<String>,
-    /// Globs of files that are left out.
-    pub exclude: Vec<String>,
-    /// Where to begin with files that are there at the very first start: `end` or `beginning`. Files that appear later
-    /// are always read from their beginning.
-    pub start_at: String,
-    /// `utf-8`, `gbk`, `gb18030`, `big5`, `utf-16le`, `utf-16be`.
-    pub encoding: String,
-    /// Longer lines are cut there and marked.
-    pub max_line_bytes: usize,
-    /// How often globs are looked at again; finds what notifications missed.
-    #[serde(with = "shipwatch_common::time::serde_duration")]
-    pub rescan: Duration,
-    /// Files beyond this number are not followed, which is logged.
-    pub max_files: usize,
-    /// Labels of every line.
-    pub labels: BTreeMap<String, String>,
-    /// Overrides by file.
-    pub rules: Vec<Rule>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            files: Vec::new(),
-            exclude: vec!["*.gz".to_owned(), "*.xz".to_owned(), "*.zst".to_owned(), "*.bz2".to_owned()],
-            start_at: "end".to_owned(),
-            encoding: "utf-8".to_owned(),
-            max_line_bytes: 64 << 10,
-            rescan: Duration::from_secs(2),
-            max_files: 10_000,
-            labels: BTreeMap::new(),
-            rules: Vec::new(),
-        }
-    }
-}
-
-impl Config {
-    /// Checks globs, encodings and bounds.
-    pub fn check(&self, problems: &mut Problems) {
-        for (key, globs) in [("files", &self.files), ("exclude", &self.exclude)] {
-            for glob in globs {
-                if let Err(error) = globset::Glob::new(glob) {
-                    problems.add(key, format!("{glob:?} is not a glob: {}", error.kind()));
-                } else if key == "files" && !glob.starts_with('/') {
-                    problems.add(key, format!("{glob:?} must be an absolute path"));
-                }
-            }
-        }
-        if !matches!(self.start_at.as_str(), "end" | "beginning") {
-            problems.add("start_at", format!("must be end or beginning, not {:?}", self.start_at));
-        }
-        if let Err(error) = Encoding::named(&self.encoding) {
-            problems.add("encoding", error);
-        }
-        for (at, rule) in self.rules.iter().enumerate() {
-            if let Err(error) = globset::Glob::new(&rule.glob) {
-                problems.add(&format!("rules.{at}.glob"), format!("{:?} is not a glob: {}", rule.glob, error.kind()));
-            }
-            if let (false, Err(error)) = (rule.encoding.is_empty(), Encoding::named(&rule.encoding)) {
-                problems.add(&format!("rules.{at}.encoding"), error);
-            }
-        }
-        if !(256..=1 << 20).contains(&self.max_line_bytes) {
-            problems.add("max_line_bytes", "must be between 256 and 1048576");
-        }
-        if self.rescan < Duration::from_millis(100) {
-            problems.add("rescan", "must be at least 100ms");
-        }
-        if self.max_files == 0 {
-            problems.add("max_files", "must be at least 1");
-        }
-        for labels in std::iter::once(&self.labels).chain(self.rules.iter().map(|rule| &rule.labels)) {
-            if let Err(error) = Labels::new(labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
-                problems.add("labels", error.to_string());
-            }
-        }
-    }
-}
-
-/// How far one life of a file was read; what the sink must remember.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Position {
-    /// This life.
-    pub file: FileId,
-    /// Where it was last seen.
-    pub path: String,
-    /// Device.
-    pub dev: u64,
-    /// Inode.
-    pub ino: u64,
-    /// Bytes read, always behind a line's end unless [`Position::skipping`].
-    pub offset: u64,
-    /// Length of the hashed head.
-    pub head_len: u32,
-    /// Hash of the first `head_len` bytes.
-    pub head_hash: u64,
-    /// Hash of up to 64 bytes before the offset.
-    pub marker: u64,
-    /// In the middle of a line that was too long: everything up to its end is skipped.
-    pub skipping: bool,
-    /// A secret over several lines is being masked.
-    pub line_state: LineState,
-}
-
-/// Why the sink did not take a record.
-#[derive(Debug, thiserror::Error)]
-pub enum SinkError {
-    /// Try later.
-    #[error("the spool is full")]
-    Full,
-    /// Try later, and say so.
-    #[error("{0}")]
-    Io(String),
-}
-
-/// Where lines and positions go.
-pub trait Sink: Send {
-    /// Takes lines and the position behind them as one durable record.
-    ///
-    /// # Errors
-    /// Nothing was taken.
-    fn append(&mut self, batch: Option<LogBatch>, position: Position) -> Result<(), SinkError>;
-
-    /// A life is over and fully read.
-    ///
-    /// # Errors
-    /// It is not forgotten yet.
-    fn forget(&mut self, file: FileId) -> Result<(), SinkError>;
-}
-
-/// What is counted; the app makes metrics of it.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Lines taken by the sink.
-    pub lines_total: AtomicU64,
-    /// Bytes read for them.
-    pub bytes_total: AtomicU64,
-    /// Findings that were masked.
-    pub masked_total: AtomicU64,
-    /// Lines that could not be masked and were replaced as a whole.
-    pub mask_failures_total: AtomicU64,
-    /// Lines that were too long and cut.
-    pub truncated_total: AtomicU64,
-    /// Bytes that were cut off or deleted before they were read.
-    pub lost_bytes_total: AtomicU64,
-    /// Files followed now.
-    pub files: AtomicU64,
-    /// Files that cannot be read now.
-    pub unreadable_files: AtomicU64,
-    /// 1 while the sink is full and nothing is read.
-    pub blocked: AtomicU64,
-}
+use tracing::{info, warn};
 
 /// What one poll did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -227,51 +75,74 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Tailer {
     config: Config,
-    patterns: Patterns,
+    sources: Vec<Arc<source::Source>>,
+    /// What each source's limit allows now.
+    budgets: Vec<Budget>,
     masker: Arc<Masker>,
     counters: Arc<Counters>,
-    files: HashMap<FileId, Followed>,
+    /// By age.
+    files: BTreeMap<FileId, Followed>,
     by_inode: HashMap<(u64, u64), FileId>,
+    by_name: HashMap<PathBuf, Vec<FileId>>,
+    /// Names whose last life ended, with the time of its last write.
+    ended: HashMap<PathBuf, i64>,
     complained: HashSet<PathBuf>,
     buffer: Vec<u8>,
+    search: Search,
     /// Nothing was known at the start: files that are there now begin where `start_at` says.
     first_start: bool,
+    is_start_noted: bool,
     next_scan: Option<UnixNs>,
+    next_parked_look: UnixNs,
+    /// The file that had the last turn.
+    last_turn: Option<FileId>,
+    open: usize,
     directories: HashSet<PathBuf>,
 }
 
 /// Bytes read of one file before the next has its turn.
-const TURN_BYTES: usize = 1 << 20;
-/// Looked at without a hint.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often the stop is looked at.
-const WAKE: Duration = Duration::from_millis(200);
+const TURN_BYTES: u64 = 1 << 20;
+/// Least size of the buffer.
+const BUFFER_BYTES: usize = 256 << 10;
+/// How often rotated files that were read to their end are looked for.
+const LOOK_PARKED: Duration = Duration::from_secs(60);
+/// Paths that a complaint was logged for, and names of ended lives, that are kept.
+const MAX_NOTED: usize = 10_000;
 
 impl Tailer {
     /// `restored` is what the sink remembers.
     ///
     /// # Errors
-    /// A glob or encoding in the configuration that cannot be used.
-    pub fn new(config: Config, masker: Arc<Masker>, restored: Vec<Position>) -> Result<Self, String> {
-        let patterns = Patterns::new(&config.files, &config.exclude)?;
-        let buffer = vec![0; (256 << 10).max(config.max_line_bytes * 2 + 16)];
+    /// A glob, pattern or encoding in the configuration that cannot be used.
+    pub fn new(config: Config, masker: Arc<Masker>, restored: Restored) -> Result<Self, String> {
+        let sources: Vec<_> = source::Source::all(&config)?.into_iter().map(Arc::new).collect();
+        let window = sources.iter().map(|source| source.window_bytes()).max().unwrap_or(0);
         let mut tailer = Self {
-            patterns,
+            budgets: vec![Budget::default(); sources.len()],
+            sources,
             masker,
             counters: Arc::default(),
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             by_inode: HashMap::new(),
+            by_name: HashMap::new(),
+            ended: HashMap::new(),
             complained: HashSet::new(),
-            buffer,
-            first_start: restored.is_empty(),
+            buffer: vec![0; BUFFER_BYTES.max(window + 2 * content::MARKER_BYTES)],
+            search: Search::default(),
+            first_start: !restored.started,
+            is_start_noted: restored.started,
             next_scan: None,
+            next_parked_look: 0,
+            last_turn: None,
+            open: 0,
             directories: HashSet::new(),
             config,
         };
-        for position in restored {
-            let file = tailer.followed(position)?;
-            tailer.by_inode.insert(file.inode(), file.id());
-            tailer.files.insert(file.id(), file);
+        for position in restored.positions {
+            // What no source wants any more stays remembered, should the configuration want it again.
+            if let Some(file) = tailer.followed(position)? {
+                tailer.insert(file);
+            }
         }
         Ok(tailer)
     }
@@ -282,224 +153,475 @@ impl Tailer {
         Arc::clone(&self.counters)
     }
 
-    /// A file with the encoding and labels that its path asks for.
-    fn followed(&self, position: Position) -> Result<Followed, String> {
-        let rule = self.config.rules.iter().find(|rule| discover::matches(&rule.glob, Path::new(&position.path)));
-        let encoding = rule.map(|rule| rule.encoding.as_str()).filter(|name| !name.is_empty()).unwrap_or(&self.config.encoding);
-        let masked = self.masker.mask(&position.path).text.into_owned();
-        let mut labels = self.config.labels.clone();
-        labels.extend(rule.map(|rule| rule.labels.clone()).unwrap_or_default());
-        labels.insert("filename".to_owned(), masked.chars().take(1024).collect());
-        let labels = Labels::new(labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))).map_err(|error| error.to_string())?;
-        Ok(Followed::new(position, labels, Encoding::named(encoding)?))
+    /// A life, read as its name asks for.
+    fn followed(&self, position: Position) -> Result<Option<Followed>, String> {
+        let Some(number) = self.sources.iter().position(|source| source.globs.wants(&position.name)) else { return Ok(None) };
+        let source = &self.sources[number];
+        let labels = source.labels(&position.name, &self.masker)?;
+        Ok(Some(Followed::new(position, Arc::clone(source), number, labels)))
     }
 
-    /// Reads until `stop`. Blocks; has a thread of its own.
-    pub fn run(&mut self, sink: &mut dyn Sink, stop: &CancellationToken) {
-        let (hint, hints) = sync_channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A full channel means that a look is due already. An error (overflow) is a reason to look as well.
-            if event.map_or(true, |event| !event.kind.is_access()) {
-                let _already_hinted = hint.try_send(());
+    fn insert(&mut self, file: Followed) {
+        self.by_inode.insert(file.inode(), file.id());
+        self.by_name.entry(file.position().name.clone()).or_default().push(file.id());
+        self.files.insert(file.id(), file);
+    }
+
+    fn remove(&mut self, id: FileId) -> Option<Followed> {
+        let file = self.files.remove(&id)?;
+        if self.by_inode.get(&file.inode()) == Some(&id) {
+            self.by_inode.remove(&file.inode());
+        }
+        let name = &file.position().name;
+        if let Some(ids) = self.by_name.get_mut(name) {
+            ids.retain(|known| *known != id);
+            if ids.is_empty() {
+                self.by_name.remove(name);
             }
-        })
-        .inspect_err(|error| warn!(%error, "no file notifications; files are looked at every second instead"))
-        .ok();
-        let mut watched = HashSet::new();
-        while !stop.is_cancelled() {
-            let progress = self.poll(now_ns(), sink);
-            self.counters.blocked.store(u64::from(progress == Progress::Blocked), Ordering::Relaxed);
-            if let Some(watcher) = &mut watcher {
-                for directory in self.directories.difference(&watched.clone()) {
-                    if let Err(error) = watcher.watch(directory, notify::RecursiveMode::NonRecursive) {
-                        warn!(%error, directory = %directory.display(), "no notifications for this directory; it is looked at every second instead");
-                    }
-                    watched.insert(directory.clone());
-                }
-            }
-            if progress != Progress::Read {
-                wait(&hints, if progress == Progress::Blocked { WAKE } else { LOOK }, stop);
+        }
+        self.open -= usize::from(file.is_open());
+        Some(file)
+    }
+
+    /// A notification about a path.
+    fn hint(&mut self, path: &Path) {
+        for id in self.by_name.get(path).into_iter().flatten() {
+            if let Some(file) = self.files.get_mut(id) {
+                file.wake();
             }
         }
     }
 
-    /// One look at everything. `now` decides about looking at globs again and about files that rotated away.
+    /// One look at everything. `now` decides about looking at globs again, about limits and waits.
     pub fn poll(&mut self, now: UnixNs, sink: &mut dyn Sink) -> Progress {
+        self.search.clear();
         if self.next_scan.is_none_or(|at| now >= at || at - now > 2 * nanos(self.config.rescan)) {
-            self.scan(now, sink);
             self.next_scan = Some(now + nanos(self.config.rescan));
+            self.scan(now, sink);
+            self.search.clear();
         }
+        let progress = self.turns(now, sink);
+        if progress == Progress::Blocked {
+            self.hold();
+            self.let_go(sink);
+        }
+        set(&self.counters.files, self.files.values().filter(|file| !file.is_parked()).count());
+        set(&self.counters.open_files, self.open);
+        set(&self.counters.unreadable_files, self.files.values().filter(|file| file.is_unreadable()).count());
+        let unread: u64 = self.files.values().map(Followed::unread).sum();
+        self.counters.unread_bytes.store(unread, std::sync::atomic::Ordering::Relaxed);
+        progress
+    }
+
+    /// Gives every file its turn, beginning behind the one that had the last.
+    fn turns(&mut self, now: UnixNs, sink: &mut dyn Sink) -> Progress {
+        let mut ids: Vec<FileId> = self.files.keys().copied().collect();
+        let start = self.last_turn.map_or(0, |last| ids.partition_point(|id| *id <= last));
+        ids.rotate_left(start);
         let mut progress = Progress::Idle;
-        let ids: Vec<FileId> = self.files.keys().copied().collect();
         for id in ids {
             match self.turn(id, now, sink) {
                 Ok(true) => progress = Progress::Read,
                 Ok(false) => {}
-                Err(SinkError::Full) => {
-                    progress = Progress::Blocked;
-                    break;
-                }
-                Err(SinkError::Io(error)) => {
-                    warn!(%error, "the spool does not take lines");
-                    progress = Progress::Blocked;
-                    break;
+                Err(error) => {
+                    if let SinkError::Io(error) = error {
+                        warn!(%error, "the spool does not take lines");
+                    }
+                    return Progress::Blocked;
                 }
             }
+            self.last_turn = Some(id);
         }
-        self.counters.files.store(self.files.len() as u64, Ordering::Relaxed);
+        self.last_turn = None;
         progress
     }
 
     /// Looks at the globs: which files are new, renamed, gone.
     fn scan(&mut self, now: UnixNs, sink: &mut dyn Sink) {
-        let found = self.patterns.find(self.config.max_files);
-        if found.too_many && self.complained.insert(PathBuf::new()) {
-            warn!(max_files = self.config.max_files, "more files match than are followed; raise tail.max_files or narrow tail.files");
+        let scan = discover::scan(self.sources.iter().map(|source| &source.globs));
+        self.directories = scan.directories;
+        let present: HashSet<(u64, u64)> = scan.files.iter().map(Found::inode).collect();
+        let (known, mut fresh): (Vec<Found>, Vec<Found>) = scan.files.into_iter().partition(|found| self.is_known(found));
+        for found in known {
+            let id = self.by_inode.get(&found.inode());
+            if let Some(file) = id.and_then(|id| self.files.get_mut(id)) {
+                file.seen_at(&found.path, found.is_link, found.stamp);
+            }
         }
-        self.directories = found.directories;
-        let mut present = HashSet::new();
-        for file in found.files {
-            let inode = (file.dev, file.ino);
-            if !present.insert(inode) {
+        for file in self.files.values_mut().filter(|file| !present.contains(&file.inode())) {
+            // What could not be looked at is not gone.
+            let is_there = |meta: fs::Metadata| (meta.dev(), meta.ino()) == file.inode();
+            let is_unsure =
+                scan.partial && fs::metadata(file.path()).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, is_there);
+            if !is_unsure {
+                file.not_seen(now);
+            }
+        }
+        // Older first: what was rotated away is read before what follows it.
+        fresh.sort_by_key(|found| found.stamp.mtime_ns);
+        let mut ignored = 0;
+        for found in fresh {
+            if self.files.len() >= self.config.max_files
+                && self.files.values().filter(|file| !file.is_parked()).count() >= self.config.max_files
+            {
+                ignored += 1;
                 continue;
             }
-            match self.by_inode.get(&inode).copied() {
-                Some(id) => {
-                    if let Some(known) = self.files.get_mut(&id) {
-                        known.seen_at(&file.path);
-                    }
-                }
-                None => self.begin(&file, sink),
-            }
+            self.meet(&found, &present, sink);
         }
+        set(&self.counters.ignored_files, ignored);
+        if ignored > 0 && self.complained.insert(PathBuf::new()) {
+            warn!(
+                ignored,
+                max_files = self.config.max_files,
+                "more files match than are followed; raise tail.max_files or narrow the globs"
+            );
+        }
+        self.look_at_parked(now, sink);
         self.first_start = false;
-        let mut unreadable = 0;
-        for (inode, id) in &self.by_inode {
-            if let Some(file) = self.files.get_mut(id) {
-                if !present.contains(inode) {
-                    file.not_seen(now);
-                }
-                unreadable += u64::from(file.is_unreadable());
-            }
-        }
-        self.counters.unreadable_files.store(unreadable, Ordering::Relaxed);
+        self.is_start_noted = self.is_start_noted || sink.started().is_ok();
     }
 
-    /// A file that was not known.
-    fn begin(&mut self, found: &discover::Found, sink: &mut dyn Sink) {
-        let offset = if self.first_start && self.config.start_at == "end" { follow::last_line_end(&found.path) } else { 0 };
+    /// Whether a file is one that is followed: its inode is, and its name does not speak against it.
+    fn is_known(&self, found: &Found) -> bool {
+        let file = self.by_inode.get(&found.inode()).and_then(|id| self.files.get(id));
+        file.is_some_and(|file| file.is_open() || !file.is_other_by_name(&found.path))
+    }
+
+    /// A file whose inode was not known.
+    fn meet(&mut self, found: &Found, present: &HashSet<(u64, u64)>, sink: &mut dyn Sink) {
+        if let Some(id) = self.by_inode.get(&found.inode()).copied() {
+            // An inode that was used again before anything of its old file was read.
+            if sink.forget(id).is_err() {
+                return;
+            }
+            self.remove(id);
+        }
+        let lives = self.by_name.get(&found.path).cloned().unwrap_or_default();
+        if let Some(id) = lives.iter().copied().find(|id| self.goes_on_in(*id, found, present)) {
+            self.move_to(id, found.path.clone(), found.inode(), false, sink);
+            return;
+        }
+        // A compressed file is only read to end a life that began uncompressed.
+        if content::is_packed(found.path.as_os_str().as_encoded_bytes()) || self.is_copy(&found.path) {
+            return;
+        }
+        let before = lives.iter().filter_map(|id| self.files.get(id)).map(|file| file.position().mtime_ns).max();
+        if let Some(since) = before.max(self.ended.get(&found.path).copied()) {
+            self.begin_missed(found, since, sink);
+        }
+        let path = if found.is_link { fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone()) } else { found.path.clone() };
+        let at_end = self.first_start && self.config.start_at == "end";
+        self.begin(&found.path, path, found.inode(), found.stamp.mtime_ns, at_end, sink);
+    }
+
+    /// Whether a life that is not to be found goes on in a file of its name: the same file after its device got another number, or
+    /// a copy that was put in its place.
+    fn goes_on_in(&mut self, id: FileId, found: &Found, present: &HashSet<(u64, u64)>) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let (dev, ino) = file.inode();
+        if present.contains(&(dev, ino)) || file.offset() == 0 || found.stamp.size < file.offset() + file.unread() {
+            return false;
+        }
+        if !matches!(self.search.by_inode(file.path(), dev, ino), siblings::Whereabouts::Gone) {
+            return false;
+        }
+        if ino == found.ino && dev != found.dev {
+            return content::Content::open(&found.path, false)
+                .and_then(|(mut content, _)| content.continues(file.position(), &mut self.buffer))
+                .unwrap_or(false);
+        }
+        file.surely_continues_in(&found.path, &mut self.buffer)
+    }
+
+    /// Whether a file is a copy, perhaps in the making, of one that is followed under the name that it was rotated from. It is
+    /// left alone until the other one is cut, and then is its continuation.
+    fn is_copy(&mut self, path: &Path) -> bool {
+        let lives = siblings::bases(path).into_iter().filter_map(|base| self.by_name.get(&base)).flatten();
+        lives.filter_map(|id| self.files.get(id)).any(|file| file.is_copied_in(path, &mut self.buffer))
+    }
+
+    /// Rotations between a life's last write and the file that has its name now, which nobody saw while they had it.
+    fn begin_missed(&mut self, found: &Found, since: i64, sink: &mut dyn Sink) {
+        let mut missed = self.search.rotations(&found.path);
+        missed.retain(|entry| entry.mtime_ns > since && entry.size > 0 && !self.by_inode.contains_key(&(entry.dev, entry.ino)));
+        if missed.is_empty() {
+            return;
+        }
+        // Rotations that are followed under a name of their own were not missed, nor was what came before them.
+        let near = self.files.values().filter(|file| siblings::is_rotation_of(&found.path, &file.position().name));
+        let since = near.map(|file| file.position().mtime_ns).fold(since, i64::max);
+        missed.retain(|entry| entry.mtime_ns > since);
+        missed.sort_by_key(|entry| entry.mtime_ns);
+        for entry in missed {
+            if !self.is_copied_near(&found.path, &entry.path, None) {
+                info!(path = %entry.path.display(), "a rotated file that was not seen before is read");
+                add(&self.counters.rotated_total, 1);
+                self.begin(&found.path, entry.path, (entry.dev, entry.ino), entry.mtime_ns, false, sink);
+            }
+        }
+    }
+
+    /// Begins a life.
+    fn begin(&mut self, name: &Path, path: PathBuf, (dev, ino): (u64, u64), mtime_ns: i64, at_end: bool, sink: &mut dyn Sink) {
+        let packed = content::is_packed(path.as_os_str().as_encoded_bytes());
         let position = Position {
             file: follow::new_id(),
-            path: found.path.display().to_string(),
-            dev: found.dev,
-            ino: found.ino,
-            offset,
+            name: name.to_owned(),
+            path,
+            dev,
+            ino,
+            offset: 0,
             head_len: 0,
             head_hash: 0,
             marker: 0,
+            crc: Some(0),
+            seen_size: 0,
+            mtime_ns,
+            packed,
             skipping: false,
             line_state: LineState::default(),
         };
-        let Ok(mut file) = self.followed(position) else { return };
-        file.seen_at(&found.path);
-        if offset > 0 {
-            file.take_identity();
+        let Ok(Some(mut file)) = self.followed(position) else { return };
+        if at_end && file.begin_at_end(&mut self.buffer).is_err() {
+            return;
         }
-        // Remembered at once, so that a restart does not begin at the end again.
-        if sink.append(None, file.position()).is_ok() {
-            self.by_inode.insert(file.inode(), file.id());
-            self.files.insert(file.id(), file);
+        // Remembered at once, so that a restart does not begin at the end again. From the beginning that can wait for the sink.
+        file.is_remembered = sink.append(None, file.position().clone()).is_ok();
+        if file.is_remembered || file.offset() == 0 {
+            self.insert(file);
+        }
+    }
+
+    fn move_to(&mut self, id: FileId, path: PathBuf, inode: (u64, u64), packed: bool, sink: &mut dyn Sink) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if self.by_inode.get(&file.inode()) == Some(&id) {
+            self.by_inode.remove(&file.inode());
+        }
+        self.open -= usize::from(file.is_open());
+        file.move_to(path, inode, packed);
+        self.by_inode.insert(inode, id);
+        // Until this is taken, a restart finds the same way again.
+        file.is_remembered = sink.append(None, file.position().clone()).is_ok();
+    }
+
+    /// Rotated files that were read to their end are remembered as long as they are there.
+    fn look_at_parked(&mut self, now: UnixNs, sink: &mut dyn Sink) {
+        if now < self.next_parked_look && self.next_parked_look - now <= nanos(LOOK_PARKED) {
+            return;
+        }
+        self.next_parked_look = now + nanos(LOOK_PARKED);
+        let parked: Vec<FileId> = self.files.iter().filter(|(_, file)| file.is_parked()).map(|(id, _)| *id).collect();
+        let surplus = parked.len().saturating_sub(self.config.max_files);
+        for (at, id) in parked.into_iter().enumerate() {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            let (dev, ino) = file.inode();
+            let is_over = match self.search.by_inode(file.path(), dev, ino) {
+                siblings::Whereabouts::Here(path) => {
+                    let has_grown =
+                        fs::metadata(&path).is_ok_and(|meta| !file.position().packed && meta.len() != file.position().seen_size);
+                    if has_grown {
+                        file.wake();
+                    }
+                    false
+                }
+                siblings::Whereabouts::Gone => true,
+                siblings::Whereabouts::Unknown(_) => false,
+            };
+            if is_over || at < surplus {
+                // Tried again at the next look.
+                let _closed = self.close(id, sink);
+            }
         }
     }
 
     /// Lets one file read its share. `Ok(true)` if it read something.
     fn turn(&mut self, id: FileId, now: UnixNs, sink: &mut dyn Sink) -> Result<bool, SinkError> {
-        let Some(file) = self.files.get_mut(&id) else { return Ok(false) };
         let mut any = false;
-        let mut budget = TURN_BYTES;
-        loop {
-            let outcome = file.read(&mut self.buffer, self.config.max_line_bytes, &self.masker, now);
+        let mut left = TURN_BYTES;
+        while left > 0 {
+            let Some(file) = self.files.get_mut(&id) else { return Ok(any) };
+            if !file.is_remembered {
+                sink.append(None, file.position().clone())?;
+                file.is_remembered = true;
+            }
+            let was_open = file.is_open();
+            let number = file.source_number();
+            let mut context =
+                Context { buffer: &mut self.buffer, masker: &self.masker, search: &mut self.search, budget: self.budgets[number], now };
+            let outcome = file.read(&mut context);
+            self.open = self.open + usize::from(file.is_open()) - usize::from(was_open);
             match outcome {
-                ReadOutcome::Lines { lines, position, stats } => {
-                    let used = usize::try_from(position.offset.saturating_sub(file.offset())).unwrap_or(usize::MAX);
-                    let count = lines.len() as u64;
-                    let batch = (!lines.is_empty()).then(|| LogBatch { file: id, labels: file.labels().clone(), lines });
-                    sink.append(batch, position.clone())?;
-                    file.advance(position);
-                    self.counters.lines_total.fetch_add(count, Ordering::Relaxed);
-                    self.counters.bytes_total.fetch_add(used as u64, Ordering::Relaxed);
-                    self.counters.masked_total.fetch_add(stats.masked, Ordering::Relaxed);
-                    self.counters.mask_failures_total.fetch_add(stats.mask_failures, Ordering::Relaxed);
-                    self.counters.truncated_total.fetch_add(stats.truncated, Ordering::Relaxed);
+                ReadOutcome::Lines(read) => {
+                    let used = read.position.offset.saturating_sub(file.offset());
+                    self.take(id, *read, sink)?;
                     any = true;
-                    budget = budget.saturating_sub(used.max(1));
-                    if budget == 0 {
-                        return Ok(true);
-                    }
+                    left = left.saturating_sub(used.max(1));
                 }
-                ReadOutcome::Nothing => return Ok(any),
-                ReadOutcome::NewLife { lost_bytes } => {
-                    self.counters.lost_bytes_total.fetch_add(lost_bytes, Ordering::Relaxed);
-                    if lost_bytes > 0 {
-                        warn!(path = %file.path(), lost_bytes, "the file was cut or replaced before everything was read");
-                    }
-                    return self.reborn(id, sink).map(|()| true);
-                }
-                ReadOutcome::Over { lost_bytes } => {
-                    sink.forget(id)?;
-                    self.counters.lost_bytes_total.fetch_add(lost_bytes, Ordering::Relaxed);
-                    if lost_bytes > 0 {
-                        warn!(path = %file.path(), lost_bytes, "the file was deleted before everything was read");
-                    }
-                    let inode = file.inode();
-                    if self.by_inode.get(&inode) == Some(&id) {
-                        self.by_inode.remove(&inode);
-                    }
-                    self.files.remove(&id);
+                ReadOutcome::Nothing => break,
+                ReadOutcome::Replaced => return self.end(id, true, sink).map(|()| true),
+                ReadOutcome::Gone => return self.end(id, false, sink).map(|()| true),
+                ReadOutcome::Over => {
+                    self.close(id, sink)?;
                     return Ok(any);
                 }
                 ReadOutcome::Unreadable(error) => {
-                    if self.complained.len() < 10_000 && self.complained.insert(PathBuf::from(file.path())) {
-                        warn!(path = %file.path(), %error, "the file cannot be read; it is tried again");
+                    let path = file.path().to_owned();
+                    if self.complained.len() < MAX_NOTED && self.complained.insert(path.clone()) {
+                        warn!(path = %path.display(), %error, "the file cannot be read; it is tried again");
                     }
                     return Ok(any);
                 }
             }
         }
+        if let Some(file) = self.files.get_mut(&id) {
+            if !self.complained.is_empty() {
+                self.complained.remove(file.path());
+            }
+            if self.open > self.config.max_open_files && file.close_if_at_rest() {
+                self.open -= 1;
+            }
+        }
+        Ok(any)
     }
 
-    /// The same path and inode with other content: a new life from the beginning.
-    fn reborn(&mut self, id: FileId, sink: &mut dyn Sink) -> Result<(), SinkError> {
-        let Some(old) = self.files.get(&id) else { return Ok(()) };
-        let fresh = old.reborn();
-        sink.append(None, fresh.position())?;
-        sink.forget(id)?;
-        self.files.remove(&id);
-        self.by_inode.insert(fresh.inode(), fresh.id());
-        self.files.insert(fresh.id(), fresh);
+    /// Gives lines to the sink; the position moves when they were taken.
+    fn take(&mut self, id: FileId, read: Read, sink: &mut dyn Sink) -> Result<(), SinkError> {
+        let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
+        let Read { lines, position, budget, stats } = read;
+        let (count, used) = (lines.len() as u64, position.offset.saturating_sub(file.offset()));
+        let batch = (!lines.is_empty()).then(|| LogBatch { file: id, labels: file.labels().clone(), lines });
+        sink.append(batch, position.clone())?;
+        file.advance(position);
+        self.budgets[file.source_number()] = budget;
+        for (counter, more) in [
+            (&self.counters.lines_total, count),
+            (&self.counters.bytes_total, used),
+            (&self.counters.masked_total, stats.masked),
+            (&self.counters.mask_failures_total, stats.mask_failures),
+            (&self.counters.truncated_total, stats.truncated),
+            (&self.counters.filtered_total, stats.filtered),
+            (&self.counters.sampled_total, stats.sampled),
+            (&self.counters.limited_total, stats.limited),
+        ] {
+            add(counter, more);
+        }
         Ok(())
+    }
+
+    /// A life is over where it was: it goes on in a copy, or what was not read of it is lost.
+    fn end(&mut self, id: FileId, was_replaced: bool, sink: &mut dyn Sink) -> Result<(), SinkError> {
+        let Some(file) = self.files.get(&id) else { return Ok(()) };
+        let file_inode = file.inode();
+        let by_inode = &self.by_inode;
+        let files = &self.files;
+        let is_packed = file.position().packed;
+        let is_taken = |dev, ino| {
+            // A compressed file that cannot be read on is no way on.
+            if is_packed && (dev, ino) == file_inode {
+                return true;
+            }
+            let other = by_inode.get(&(dev, ino)).filter(|other| **other != id).and_then(|other| files.get(other));
+            // A life that nothing was read of holds no inode: it may have been used again.
+            other.is_some_and(|other| other.is_open() || other.offset() > 0)
+        };
+        // What is at its place now must be met as something new.
+        self.next_scan = None;
+        if let Some(entry) = self.search.continuation(file.position(), is_taken, &mut self.buffer) {
+            let packed = entry.is_packed();
+            self.move_to(id, entry.path, (entry.dev, entry.ino), packed, sink);
+            add(&self.counters.rotated_total, 1);
+            return Ok(());
+        }
+        if let Some(path) = self.renamed_unread(id) {
+            let inode = file_inode;
+            self.move_to(id, path, inode, false, sink);
+            return Ok(());
+        }
+        self.close(id, sink)?;
+        add(if was_replaced { &self.counters.replaced_total } else { &self.counters.vanished_total }, 1);
+        Ok(())
+    }
+
+    /// The new name of a file that nothing was read of, so that only its inode tells; it must not be a copy of another.
+    fn renamed_unread(&mut self, id: FileId) -> Option<PathBuf> {
+        let file = self.files.get(&id).filter(|file| file.offset() == 0 && !file.is_open())?;
+        let (dev, ino) = file.inode();
+        let siblings::Whereabouts::Here(path) = self.search.by_inode(file.path(), dev, ino) else { return None };
+        let name = file.position().name.clone();
+        let is_free = self.by_inode.get(&(dev, ino)) == Some(&id);
+        (is_free
+            && path != file.path()
+            && siblings::is_rotation_of(&name, &path)
+            && !content::is_packed(path.as_os_str().as_encoded_bytes()))
+        .then_some(path)
+        .filter(|path| !self.is_copied_near(&name, path, Some(id)))
+    }
+
+    /// Whether a file is a copy of one that is followed under a name or a rotation of it.
+    fn is_copied_near(&mut self, name: &Path, path: &Path, but: Option<FileId>) -> bool {
+        let buffer = &mut self.buffer;
+        let is_near = |file: &&Followed| file.position().name == name || siblings::is_rotation_of(name, &file.position().name);
+        self.files.values().filter(is_near).filter(|file| Some(file.id()) != but).any(|file| file.is_copied_in(path, buffer))
+    }
+
+    /// Takes a life away and counts what was not read of it. First the other lives of its name remember when it was last written
+    /// to, so that a rotation of it is not taken for one that was missed.
+    fn close(&mut self, id: FileId, sink: &mut dyn Sink) -> Result<(), SinkError> {
+        let Some(file) = self.files.get(&id) else { return Ok(()) };
+        let Position { name, mtime_ns, .. } = file.position().clone();
+        if self.ended.len() >= MAX_NOTED {
+            self.ended.clear();
+        }
+        for name in siblings::bases(&name).into_iter().chain([name]) {
+            for other in self.by_name.get(&name).into_iter().flatten().filter(|other| **other != id) {
+                let Some(other) = self.files.get_mut(other) else { continue };
+                other.name_was_written(mtime_ns);
+                if !other.is_remembered {
+                    sink.append(None, other.position().clone())?;
+                    other.is_remembered = true;
+                }
+            }
+            let last = self.ended.entry(name).or_default();
+            *last = (*last).max(mtime_ns);
+        }
+        sink.forget(id)?;
+        let Some(file) = self.remove(id) else { return Ok(()) };
+        let lost_bytes = file.unread();
+        add(&self.counters.lost_bytes_total, lost_bytes);
+        if lost_bytes > 0 {
+            warn!(path = %file.path().display(), lost_bytes, "the file was cut or deleted before everything was read");
+        }
+        Ok(())
+    }
+
+    /// Nothing is read now: files with unread bytes are held open, so that they outlive their names.
+    fn hold(&mut self) {
+        for file in self.files.values_mut() {
+            if self.open >= self.config.max_open_files && !file.is_open() {
+                continue;
+            }
+            let was_open = file.is_open();
+            file.hold(&mut self.search);
+            self.open = self.open + usize::from(file.is_open()) - usize::from(was_open);
+        }
+    }
+
+    /// Deleted files must not fill the disk: the oldest beyond the bound are given up.
+    fn let_go(&mut self, sink: &mut dyn Sink) {
+        let mut held: u64 = self.files.values().map(Followed::held).sum();
+        while held > self.config.deleted_max_bytes {
+            let Some((id, bytes)) = self.files.iter().map(|(id, file)| (*id, file.held())).find(|(_, bytes)| *bytes > 0) else { return };
+            if self.close(id, sink).is_err() {
+                return;
+            }
+            held -= bytes;
+        }
     }
 }
 
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX / 4)
-}
-
-/// Waits for a hint, at most `time`; ends early when stopped.
-fn wait(hints: &Receiver<()>, time: Duration, stop: &CancellationToken) {
-    let until = Instant::now() + time;
-    while !stop.is_cancelled() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        match hints.recv_timeout(left.min(WAKE)) {
-            Ok(()) => return,
-            Err(RecvTimeoutError::Timeout) => {}
-            // No watcher: only time goes by.
-            Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(left.min(WAKE)),
-        }
-    }
 }
 
 #[cfg(test)]

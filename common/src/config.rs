@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, path::Path};
 use toml::{
     Table, Value,
-    de::{DeTable, DeValue},
+    de::{DeArray, DeTable, DeValue},
 };
 
 /// One mistake in a configuration.
@@ -61,14 +61,18 @@ impl Problems {
     /// Reports that `key` of the current section is wrong. The message reads on after the key's name: `must be …, not …`.
     pub fn add(&mut self, key: &str, message: impl Into<String>) {
         let key = if self.section.is_empty() { key.to_owned() } else { format!("{}.{key}", self.section) };
+        self.add_at(&key, message);
+    }
+
+    fn add_at(&mut self, key: &str, message: impl Into<String>) {
         // The longest known prefix of the key tells the line: `tail.files.0.path` falls back to `tail.files`.
         let place = key
             .rmatch_indices('.')
             .map(|(at, _)| &key[..at])
-            .fold(self.lines.get(&key), |found, prefix| found.or_else(|| self.lines.get(prefix)))
+            .fold(self.lines.get(key), |found, prefix| found.or_else(|| self.lines.get(prefix)))
             .cloned()
             .unwrap_or_else(|| "default".to_owned());
-        self.found.push(Problem { place, key, message: message.into() });
+        self.found.push(Problem { place, key: key.to_owned(), message: message.into() });
     }
 
     fn push(&mut self, place: String, key: String, message: String) {
@@ -112,18 +116,34 @@ pub fn load<C: Default + Serialize + DeserializeOwned>(
     env: &[(String, String)],
     check: impl FnOnce(&C, &mut Problems),
 ) -> Result<C, Problems> {
+    load_like(&C::default(), text, file, env, check)
+}
+
+/// As [`load`], where some lists hold tables (`[[tail.sources]]`): in `template` each of them has one item, the default one, so that
+/// the keys of items are known.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_like<C: Default + Serialize + DeserializeOwned>(
+    template: &C,
+    text: &str,
+    file: &Path,
+    env: &[(String, String)],
+    check: impl FnOnce(&C, &mut Problems),
+) -> Result<C, Problems> {
     let file_name = file.display().to_string();
     let mut problems = Problems::default();
-    let schema = match Value::try_from(C::default()) {
+    let table = |config: &C| match Value::try_from(config) {
         Ok(Value::Table(table)) => table,
         Ok(_) | Err(_) => Table::new(),
     };
+    let (schema, template) = (table(&C::default()), table(template));
     let mut given = Table::new();
     match DeTable::parse(text) {
         Ok(parsed) => {
             let place = |at: usize| format!("{file_name}:{}", text[..at.min(text.len())].matches('\n').count() + 1);
             let mut walk = Walk { place: &place, problems: &mut problems };
-            given = walk.table(parsed.get_ref(), &schema, "");
+            given = walk.table(parsed.get_ref(), &template, "");
         }
         Err(error) => {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -187,6 +207,11 @@ impl Walk<'_> {
             for (at, item) in items.iter().enumerate() {
                 self.problems.lines.insert(format!("{path}.{at}"), (self.place)(item.span().start));
             }
+            if let Some(Value::Array(known)) = schema
+                && let Some(Value::Table(inner)) = known.first()
+            {
+                return Some(self.items(items, inner, path));
+            }
         }
         let value = plain(given.get_ref())?;
         match schema {
@@ -197,6 +222,25 @@ impl Walk<'_> {
             }
             _ => Some(value),
         }
+    }
+}
+
+impl Walk<'_> {
+    /// A list of tables that all have the keys of `inner`.
+    fn items(&mut self, items: &DeArray<'_>, inner: &Table, path: &str) -> Value {
+        let mut kept = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let full = format!("{path}.{at}");
+            match item.get_ref() {
+                DeValue::Table(table) => kept.push(Value::Table(self.table(table, inner, &full))),
+                other => {
+                    let place = (self.place)(item.span().start);
+                    let found = plain(other).map_or("something else", |value| kind(&value));
+                    self.problems.push(place, full, format!("must be a table, written as [[{path}]], not {found}"));
+                }
+            }
+        }
+        Value::Array(kept)
     }
 }
 
@@ -300,6 +344,9 @@ fn merge_and_read<C: Default + Serialize + DeserializeOwned>(schema: &Table, giv
             Ok(_) => merged = attempt,
             Err(error) => {
                 sound = false;
+                if blame_items::<C>(schema, given, &path, problems) {
+                    continue;
+                }
                 let full = path.join(".");
                 let place = problems.lines.get(&full).cloned().unwrap_or_else(|| "default".to_owned());
                 problems.push(place, full, error.message().trim().replace('\n', ", "));
@@ -314,6 +361,53 @@ fn merge_and_read<C: Default + Serialize + DeserializeOwned>(schema: &Table, giv
             }
             None
         }
+    }
+}
+
+/// Finds the keys of a list of tables that cannot be read, each on its own. `false`: it is no such list, or no single key is at fault.
+fn blame_items<C: DeserializeOwned>(schema: &Table, given: &Table, path: &[String], problems: &mut Problems) -> bool {
+    let whole = path.iter().try_fold(&Value::Table(given.clone()) as &Value, |at, key| at.get(key)).cloned();
+    let Some(Value::Array(items)) = whole else { return false };
+    let before = problems.found.len();
+    for (at, item) in items.iter().enumerate() {
+        let mut alone = Vec::new();
+        one_by_one(item, &mut Vec::new(), &mut alone);
+        for (key, value) in alone {
+            let mut attempt = Value::Table(schema.clone());
+            set(&mut attempt, path, Value::Array(vec![value]));
+            if let Err(error) = C::deserialize(attempt) {
+                problems.add_at(&format!("{}.{at}.{key}", path.join(".")), error.message().trim().replace('\n', ", "));
+            }
+        }
+    }
+    problems.found.len() > before
+}
+
+/// Every leaf of a table with only itself around it, and its path.
+fn one_by_one(value: &Value, path: &mut Vec<String>, out: &mut Vec<(String, Value)>) {
+    let mut put = |path: &[String], leaf: &Value| {
+        let around = path.iter().rev().fold(leaf.clone(), |inner, key| match key.parse::<usize>() {
+            Ok(_) => Value::Array(vec![inner]),
+            Err(_) => Value::Table(Table::from_iter([(key.clone(), inner)])),
+        });
+        out.push((path.join("."), around));
+    };
+    match value {
+        Value::Table(table) => {
+            for (key, inner) in table {
+                path.push(key.clone());
+                one_by_one(inner, path, out);
+                path.pop();
+            }
+        }
+        Value::Array(items) if items.iter().all(Value::is_table) => {
+            for (at, inner) in items.iter().enumerate() {
+                path.push(at.to_string());
+                one_by_one(inner, path, out);
+                path.pop();
+            }
+        }
+        leaf => put(path, leaf),
     }
 }
 
@@ -351,11 +445,13 @@ mod tests {
     #[serde(default, deny_unknown_fields)]
     struct Whole {
         tail: Tail,
+        sources: Vec<Tail>,
     }
 
     fn read(text: &str, env: &[(&str, &str)]) -> Result<Whole, Vec<String>> {
         let env: Vec<_> = env.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        load::<Whole>(text, Path::new("agent.toml"), &env, |config, problems| {
+        let template = Whole { sources: vec![Tail::default()], ..Whole::default() };
+        load_like::<Whole>(&template, text, Path::new("agent.toml"), &env, |config, problems| {
             if config.tail.max_line_bytes < 256 {
                 problems.section("tail").add("max_line_bytes", "must be at least 256");
             }
@@ -397,5 +493,28 @@ mod tests {
             read("[tail]\nmax_line_bytes = 7", &[]).unwrap_err()[0].contains("agent.toml:2: `tail.max_line_bytes` must be at least 256")
         );
         assert!(read("[tail\n", &[]).unwrap_err()[0].contains("agent.toml:1: is not valid TOML"));
+    }
+    #[test]
+    fn mistakes_in_lists_of_tables_are_told_with_their_lines() {
+        let good = read("[[sources]]\nfiles = [\"/a\"]\n[[sources]]\nrescan = \"5s\"\nlabels.app = \"x\"", &[]).unwrap();
+        assert_eq!((good.sources.len(), good.sources[1].rescan.as_secs(), good.sources[1].files.len()), (2, 5, 0));
+        assert!(read("", &[]).unwrap().sources.is_empty());
+        let told = read(
+            "[[sources]]\nfiels = []\n[[sources]]\nmax_line_bytes = \"x\"\n[sources.labels]\napp = 3\n[[sources]]\nrescan = \"soon\"\n",
+            &[],
+        )
+        .unwrap_err()
+        .join("\n");
+        for expected in [
+            "agent.toml:2: `sources.0.fiels` is not known; did you mean `files`?",
+            "agent.toml:4: `sources.1.max_line_bytes` must be a whole number, not a text in quotes",
+            "agent.toml:6: `sources.1.labels.app`",
+            "agent.toml:8: `sources.2.rescan` `soon` is not a duration",
+        ] {
+            assert!(told.contains(expected), "missing {expected:?} in:\n{told}");
+        }
+        assert!(
+            read("sources = [1]", &[]).unwrap_err()[0].contains("`sources.0` must be a table, written as [[sources]], not a whole number")
+        );
     }
 }

@@ -4,15 +4,16 @@ use super::{
     Config,
     queue::{Kind, Options, Queue, Record, Recovered, SpoolError, Stored, WhenFull},
 };
-use crate::tail::{Position, Sink, SinkError};
+use crate::tail::{Position, Restored, Sink, SinkError};
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
+    mask::LineState,
     model::{FileId, LogBatch, deploy::Event},
     protocol::{Lane, LaneState, MetricsBatch, decode, encode},
 };
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -196,27 +197,75 @@ impl Spool {
 
 /// How far each file was read, as of the last record. Lies at the head of every segment and is moved by every record of the
 /// log lane, so lines and position are one.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Positions(BTreeMap<FileId, Position>);
+///
+/// Golden bytes of every version are in `fixtures/`; version 1 is still read.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Positions {
+    /// Files were looked for at least once.
+    started: bool,
+    files: BTreeMap<FileId, Position>,
+}
+
+/// Begins a snapshot of version 2. Version 1 begins with a count, which never begins with this byte.
+const SNAPSHOT_2: [u8; 2] = [0xff, 2];
 
 /// What a record of the log lane does to the positions. In a record, its length stands before it and the lines behind it.
-#[derive(Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 enum Step {
-    Reached(Position),
+    ReachedV1(PositionV1),
     Forgotten(FileId),
+    Started,
+    Reached(Position),
+}
+
+/// A position as version 1 wrote it.
+#[derive(Debug, Deserialize, Serialize)]
+struct PositionV1 {
+    file: FileId,
+    path: String,
+    dev: u64,
+    ino: u64,
+    offset: u64,
+    head_len: u32,
+    head_hash: u64,
+    marker: u64,
+    skipping: bool,
+}
+
+impl From<PositionV1> for Position {
+    fn from(old: PositionV1) -> Self {
+        let path = PathBuf::from(old.path);
+        Self {
+            file: old.file,
+            name: path.clone(),
+            path,
+            dev: old.dev,
+            ino: old.ino,
+            offset: old.offset,
+            head_len: old.head_len,
+            head_hash: old.head_hash,
+            marker: old.marker,
+            crc: (old.offset == 0).then_some(0),
+            seen_size: old.offset,
+            mtime_ns: 0,
+            packed: false,
+            skipping: old.skipping,
+            line_state: LineState::default(),
+        }
+    }
 }
 
 impl Positions {
     /// For the tailer.
     #[must_use]
-    pub fn list(&self) -> Vec<Position> {
-        self.0.values().cloned().collect()
+    pub fn restored(&self) -> Restored {
+        Restored { positions: self.files.values().cloned().collect(), started: self.started }
     }
 
     fn take(&mut self, stored: Stored<'_>) {
         match stored {
             // An unreadable snapshot would need a change of format without a change of version; what is known stays.
-            Stored::Snapshot(bytes) => *self = decode(bytes).unwrap_or_else(|_| std::mem::take(self)),
+            Stored::Snapshot(bytes) => *self = Self::parse(bytes).unwrap_or_else(|| std::mem::take(self)),
             Stored::Payload(bytes) => {
                 if let Some(step) = split(bytes).and_then(|(step, _)| decode(step).ok()) {
                     self.apply(step);
@@ -225,15 +274,29 @@ impl Positions {
         }
     }
 
+    fn parse(snapshot: &[u8]) -> Option<Self> {
+        if let Some(rest) = snapshot.strip_prefix(&SNAPSHOT_2) {
+            return decode(rest).ok();
+        }
+        let files: BTreeMap<FileId, PositionV1> = decode(snapshot).ok()?;
+        let files: BTreeMap<FileId, Position> = files.into_iter().map(|(file, old)| (file, old.into())).collect();
+        Some(Self { started: !files.is_empty(), files })
+    }
+
     fn apply(&mut self, step: Step) {
+        self.started = true;
         match step {
-            Step::Reached(position) => drop(self.0.insert(position.file, position)),
-            Step::Forgotten(file) => drop(self.0.remove(&file)),
+            Step::Started => {}
+            Step::ReachedV1(old) => drop(self.files.insert(old.file, old.into())),
+            Step::Reached(position) => drop(self.files.insert(position.file, position)),
+            Step::Forgotten(file) => drop(self.files.remove(&file)),
         }
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        encode(self).unwrap_or_default()
+        let mut bytes = SNAPSHOT_2.to_vec();
+        bytes.extend(encode(self).unwrap_or_default());
+        bytes
     }
 }
 
@@ -291,26 +354,32 @@ impl Sink for LogSink {
     fn forget(&mut self, file: FileId) -> Result<(), SinkError> {
         self.put(Kind::Note, Step::Forgotten(file), &[])
     }
+
+    fn started(&mut self) -> Result<(), SinkError> {
+        self.put(Kind::Note, Step::Started, &[])
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shipwatch_common::{
-        mask::LineState,
-        model::{Labels, LogLine, Severity},
-    };
+    use shipwatch_common::model::{Labels, LogLine, Severity};
 
     fn position(file: u128, offset: u64) -> Position {
         Position {
             file: FileId(file),
-            path: "/var/log/a.log".into(),
+            name: "/var/log/a.log".into(),
+            path: "/var/log/a.log.1".into(),
             dev: 1,
             ino: 2,
             offset,
             head_len: 3,
             head_hash: 4,
             marker: 5,
+            crc: Some(6),
+            seen_size: 7,
+            mtime_ns: 8,
+            packed: false,
             skipping: false,
             line_state: LineState::default(),
         }
@@ -326,7 +395,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { logs_max_bytes: 1 << 20, ..Config::default() };
         let (spool, none) = Spool::open(dir.path(), &config, 1).unwrap();
-        assert!(none.list().is_empty());
+        assert_eq!((none.restored().started, none.files.len()), (false, 0));
         let mut sink = LogSink::new(Arc::new(spool), none);
         sink.append(None, position(2, 7)).unwrap();
         for at in 0..300 {
@@ -341,6 +410,52 @@ mod tests {
         spool.lane(Lane::Logs).ack(1, 300).unwrap();
         drop((sink, spool));
         let (_, restored) = Spool::open(dir.path(), &config, 2).unwrap();
-        assert_eq!(restored.list(), [position(1, 299), position(2, 7)]);
+        let restored = restored.restored();
+        assert_eq!((restored.started, restored.positions), (true, vec![position(1, 299), position(2, 7)]));
+    }
+
+    #[test]
+    fn a_start_without_files_is_remembered_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, none) = Spool::open(dir.path(), &Config::default(), 1).unwrap();
+        LogSink::new(Arc::new(spool), none).started().unwrap();
+        let (_, restored) = Spool::open(dir.path(), &Config::default(), 2).unwrap();
+        assert!(restored.restored().started);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    /// What version 1 wrote: a snapshot, and a record that moves the position on.
+    #[test]
+    fn positions_of_version_1_are_still_read() {
+        let mut lines = include_str!("fixtures/positions-v1.hex").lines().map(unhex);
+        let (snapshot, record) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut positions = Positions::default();
+        positions.take(Stored::Snapshot(&snapshot));
+        positions.take(Stored::Payload(&record));
+        let restored = positions.restored();
+        assert!(restored.started);
+        let [one, two] = &restored.positions[..] else { panic!("{restored:?}") };
+        assert_eq!((one.file, one.offset, one.path.to_str(), one.name == one.path), (FileId(1), 300, Some("/var/log/a.log"), true));
+        assert_eq!((two.file, two.dev, two.ino, two.head_len, two.head_hash, two.marker), (FileId(2), 1, 70_000, 3, 4, 5));
+        assert_eq!((two.offset, two.seen_size, two.crc), (7, 7, None));
+    }
+
+    #[test]
+    fn positions_of_version_2_have_these_bytes() {
+        let mut positions = Positions::default();
+        positions.apply(Step::Reached(Position { ino: 70_000, ..position(2, 7) }));
+        positions.apply(Step::Reached(Position { packed: true, crc: None, ..position(1, 300) }));
+        let step = encode(&Step::Reached(position(1, 301))).unwrap();
+        let golden: Vec<&str> = include_str!("fixtures/positions-v2.hex").lines().collect();
+        assert_eq!([hex(&positions.snapshot()), hex(&step)], golden[..]);
+        assert_eq!(Positions::parse(&unhex(golden[0])).unwrap(), positions);
     }
 }

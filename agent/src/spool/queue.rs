@@ -117,6 +117,8 @@ struct Segment {
     /// Data records in it.
     records: u64,
     bytes: u64,
+    /// Of these, the head with its snapshot: a large one must not fill a segment on its own.
+    head_bytes: u64,
 }
 
 impl Segment {
@@ -174,8 +176,15 @@ impl Queue {
                 continue;
             };
             visit(state, Stored::Snapshot(head.snapshot));
-            let mut segment =
-                Segment { number, path, generation: head.generation, first_seq: head.first_seq, records: 0, bytes: bytes.len() as u64 };
+            let mut segment = Segment {
+                number,
+                path,
+                generation: head.generation,
+                first_seq: head.first_seq,
+                records: 0,
+                bytes: bytes.len() as u64,
+                head_bytes: head.end as u64,
+            };
             let mut scan = Scan { bytes: &bytes, at: head.end, to_end: true, damaged: 0 };
             while let Some(record) = scan.next() {
                 if record.kind == Kind::Data {
@@ -216,10 +225,11 @@ impl Queue {
     pub fn append(&mut self, kind: Kind, payload: &[u8], snapshot: impl FnOnce() -> Vec<u8>) -> Result<(), SpoolError> {
         let size = (RECORD_HEAD_BYTES + payload.len()) as u64;
         self.make_room(size, kind)?;
-        if self
-            .active_segment()
-            .is_some_and(|segment| segment.bytes > HEAD_BYTES as u64 && segment.bytes + size > self.options.segment_bytes)
-        {
+        let is_full = |segment: &Segment| {
+            let records = segment.bytes - segment.head_bytes;
+            records > 0 && records + size > self.options.segment_bytes
+        };
+        if self.active_segment().is_some_and(is_full) {
             self.rotate(&snapshot())?;
         }
         let seq = if kind == Kind::Data { self.next_seq } else { 0 };
@@ -469,7 +479,8 @@ fn begin(dir: &Path, number: u64, generation: u64, first_seq: u64, snapshot: &[u
         Ok(file)
     };
     let file = write().map_err(io_error(&path))?;
-    Ok((Segment { number, path, generation, first_seq, records: 0, bytes: head.len() as u64 }, file))
+    let bytes = head.len() as u64;
+    Ok((Segment { number, path, generation, first_seq, records: 0, bytes, head_bytes: bytes }, file))
 }
 
 fn encode_head(generation: u64, first_seq: u64, snapshot: &[u8]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! From globs to files.
 
+use super::content::Stamp;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
     collections::HashSet,
@@ -19,15 +20,27 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) dev: u64,
     pub(super) ino: u64,
+    pub(super) stamp: Stamp,
+    /// Number of the first source that it matches.
+    pub(super) source: usize,
+    pub(super) is_link: bool,
+}
+
+impl Found {
+    pub(super) const fn inode(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
 }
 
 /// Everything that matches now.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
+    /// Each inode once, under its best name.
     pub(super) files: Vec<Found>,
     /// Directories that hold them or may, for notifications.
     pub(super) directories: HashSet<PathBuf>,
-    pub(super) too_many: bool,
+    /// Something could not be looked at: what was not found may be there all the same.
+    pub(super) partial: bool,
 }
 
 /// A glob with the directory that its walk begins in.
@@ -38,14 +51,15 @@ struct Pattern {
     set: GlobSet,
 }
 
-/// Compiled globs.
+/// Compiled globs of one source.
 #[derive(Debug)]
-pub(super) struct Patterns {
+pub(super) struct Globs {
     patterns: Vec<Pattern>,
     exclude: GlobSet,
 }
 
-fn compile(glob: &str) -> Result<Glob, String> {
+/// Compiles one glob, or says what is wrong with it.
+pub(super) fn compile(glob: &str) -> Result<Glob, String> {
     GlobBuilder::new(glob).literal_separator(true).build().map_err(|error| format!("{glob:?} is not a glob: {}", error.kind()))
 }
 
@@ -57,18 +71,12 @@ fn set(globs: impl IntoIterator<Item = Glob>) -> Result<GlobSet, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
-/// Whether a path matches a glob; a glob without a slash matches the file name.
-pub(super) fn matches(glob: &str, path: &Path) -> bool {
-    let subject = if glob.contains('/') { Some(path) } else { path.file_name().map(Path::new) };
-    compile(glob).is_ok_and(|glob| subject.is_some_and(|subject| glob.compile_matcher().is_match(subject)))
-}
-
-impl Patterns {
+impl Globs {
     pub(super) fn new(files: &[String], exclude: &[String]) -> Result<Self, String> {
         let patterns = files
             .iter()
             .map(|glob| {
-                let is_literal = |component: &Component<'_>| !component.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']);
+                let is_literal = |component: &Component<'_>| !component.as_os_str().to_string_lossy().contains(['*', '?', '[', '{', '\\']);
                 let base: PathBuf = Path::new(glob).parent().into_iter().flat_map(Path::components).take_while(is_literal).collect();
                 let rest = Path::new(glob).components().count().saturating_sub(base.components().count());
                 let depth = if glob.contains("**") { MAX_DEPTH } else { rest };
@@ -80,50 +88,79 @@ impl Patterns {
         Ok(Self { patterns, exclude: set(exclude.iter().map(anywhere).collect::<Result<Vec<_>, _>>()?)? })
     }
 
-    /// Walks all globs. What cannot be listed is left out: it is looked at again next time.
-    pub(super) fn find(&self, max_files: usize) -> Scan {
-        let mut scan = Scan::default();
-        let mut entries = 0;
+    /// Whether a file of this name is wanted.
+    pub(super) fn wants(&self, path: &Path) -> bool {
+        self.patterns.iter().any(|pattern| pattern.set.is_match(path)) && !self.exclude.is_match(path)
+    }
+
+    fn walk(&self, source: usize, scan: &mut Scan, entries: &mut usize) {
         for pattern in &self.patterns {
             let mut waiting = vec![(pattern.base.clone(), pattern.depth)];
             while let Some((directory, depth)) = waiting.pop() {
-                let Ok(list) = fs::read_dir(&directory) else { continue };
+                let list = match fs::read_dir(&directory) {
+                    Ok(list) => list,
+                    Err(error) => {
+                        scan.partial |= error.kind() != std::io::ErrorKind::NotFound;
+                        continue;
+                    }
+                };
                 scan.directories.insert(directory);
-                for entry in list.flatten() {
-                    entries += 1;
-                    if entries > MAX_ENTRIES || scan.files.len() >= max_files {
-                        scan.too_many = true;
-                        return scan;
+                for entry in list {
+                    *entries += 1;
+                    let Ok(entry) = entry else {
+                        scan.partial = true;
+                        continue;
+                    };
+                    if *entries > MAX_ENTRIES {
+                        scan.partial = true;
+                        return;
                     }
                     let path = entry.path();
-                    let is_match = pattern.set.is_match(&path) && !self.exclude.is_match(&path);
-                    let Ok(kind) = entry.file_type() else { continue };
-                    if kind.is_dir() && depth > 1 {
-                        waiting.push((path, depth - 1));
-                    } else if is_match
-                        && (kind.is_file() || kind.is_symlink())
-                        // Through a link: the file that it points to now.
-                        && let Ok(meta) = fs::metadata(&path)
-                        && meta.is_file()
-                    {
-                        scan.files.push(Found { path, dev: meta.dev(), ino: meta.ino() });
+                    let Ok(kind) = entry.file_type() else {
+                        scan.partial = true;
+                        continue;
+                    };
+                    if kind.is_dir() {
+                        if depth > 1 {
+                            waiting.push((path, depth - 1));
+                        }
+                    } else if (kind.is_file() || kind.is_symlink()) && pattern.set.is_match(&path) && !self.exclude.is_match(&path) {
+                        scan.add(path, kind.is_symlink(), source);
                     }
                 }
             }
         }
-        // Links sort behind files of the same inode only by chance; the shortest path is the one people know.
-        scan.files.sort_by(|a, b| (a.path.as_os_str().len(), &a.path).cmp(&(b.path.as_os_str().len(), &b.path)));
-        scan
     }
 }
 
-/// Another name of a file in the same directory, after a rename.
-pub(super) fn find_inode(directory: &Path, dev: u64, ino: u64) -> Option<PathBuf> {
-    let list = fs::read_dir(directory).ok()?;
-    list.flatten().take(MAX_ENTRIES).find_map(|entry| {
-        let meta = entry.metadata().ok()?;
-        (meta.is_file() && meta.dev() == dev && meta.ino() == ino).then(|| entry.path())
-    })
+impl Scan {
+    /// Takes a file in; through a link, the one that it points to now.
+    fn add(&mut self, path: PathBuf, is_link: bool, source: usize) {
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_file() => {
+                let stamp = Stamp::of(&meta);
+                self.files.push(Found { path, dev: meta.dev(), ino: meta.ino(), stamp, source, is_link });
+            }
+            Ok(_) => {}
+            Err(error) => self.partial |= error.kind() != std::io::ErrorKind::NotFound,
+        }
+    }
+}
+
+/// Looks at all globs of all sources.
+pub(super) fn scan<'a>(sources: impl IntoIterator<Item = &'a Globs>) -> Scan {
+    let mut scan = Scan::default();
+    let mut entries = 0;
+    for (source, globs) in sources.into_iter().enumerate() {
+        globs.walk(source, &mut scan, &mut entries);
+    }
+    // The first source counts; then the file's own name before a link to it; then the shortest, which is the one people know.
+    scan.files.sort_by(|a, b| {
+        let rank = |found: &Found| (found.inode(), found.source, found.is_link, found.path.as_os_str().len());
+        rank(a).cmp(&rank(b)).then_with(|| a.path.cmp(&b.path))
+    });
+    scan.files.dedup_by_key(|found| found.inode());
+    scan
 }
 
 #[cfg(test)]
@@ -139,9 +176,7 @@ mod tests {
         }
         let globs: Vec<String> = globs.iter().map(|glob| format!("{}/{glob}", dir.path().display())).collect();
         let exclude: Vec<String> = exclude.iter().map(|&glob| glob.to_owned()).collect();
-        let mut found: Vec<String> = Patterns::new(&globs, &exclude)
-            .unwrap()
-            .find(100)
+        let mut found: Vec<String> = scan([&Globs::new(&globs, &exclude).unwrap()])
             .files
             .iter()
             .map(|found| found.path.strip_prefix(dir.path()).unwrap().display().to_string())
@@ -157,6 +192,19 @@ mod tests {
         assert_eq!(names(&files, &["*/*.log"], &[]), ["sub/c.log"]);
         assert_eq!(names(&files, &["**/*.log"], &["*odd*"]), ["a.log", "sub/c.log", "sub/deep/d.log"]);
         assert_eq!(names(&files, &["a.log*"], &["*.gz"]), ["a.log"]);
-        assert_eq!(names(&files, &["a.log", "a.log"], &[]), ["a.log", "a.log"]);
+        assert_eq!(names(&files, &["a.log", "*.log"], &[]), ["a.log", "{odd}.log"], "each inode once");
+        assert_eq!(names(&files, &["nowhere/*.log"], &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_belongs_to_the_first_source_and_a_link_is_the_worse_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("target-long-name.log"), "x").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("target-long-name.log"), dir.path().join("a.log")).unwrap();
+        let globs = |glob: &str| Globs::new(&[format!("{}/{glob}", dir.path().display())], &[]).unwrap();
+        let found = scan([&globs("nothing*"), &globs("*.log"), &globs("a.log")]);
+        let [one] = &found.files[..] else { panic!("{found:?}") };
+        assert_eq!((one.source, one.is_link, one.path.ends_with("target-long-name.log")), (1, false, true));
+        assert!(!found.partial);
     }
 }

@@ -1,119 +1,140 @@
 //! One life of one file.
+//!
+//! # Invariants
+//! - Nothing is read before its head and the bytes before the position were found to be what they were; the bytes before the
+//!   position are read together with those behind it.
+//! - A file that is cut, replaced or gone ends the life; what becomes of its unread bytes is for the caller to find out.
+//! - A file is held open while it has unread bytes, and is closed when it rests. Closed, it is known again by its inode.
 
-use super::{Position, decode::Encoding, discover, meta};
-use jiff::tz::TimeZone;
-use sha2::{Digest as _, Sha256};
+use super::{
+    Position,
+    content::{self, Content, HEAD_BYTES, MARKER_BYTES, Stamp, crc_on, hash, marker_len},
+    filter::Budget,
+    lines::{self, Flush, Place, Stats},
+    siblings::{Search, Whereabouts},
+    source::Source,
+};
 use shipwatch_common::{
     mask::Masker,
     model::{FileId, Labels, LogLine},
     time::UnixNs,
 };
 use std::{
-    fs::{File, Metadata},
+    fs::Metadata,
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// The head is hashed up to here.
-const HEAD_BYTES: u64 = 1024;
-/// Bytes before the position that are hashed.
-const MARKER_BYTES: u64 = 64;
+/// A stamp is believed only when it stood still for this time: clocks of file systems move in steps.
+const SETTLE_NS: i64 = 2_000_000_000;
 /// A deleted file may still be written to by who holds it open.
 const WAIT_DELETED_NS: i64 = 5_000_000_000;
 /// A renamed file may still be written to by who was not told to open a new one.
 const WAIT_RENAMED_NS: i64 = 600_000_000_000;
 /// An idle file is closed after this time and opened again when it changes.
 const IDLE_CLOSE_NS: i64 = 300_000_000_000;
-/// Bounds of one batch.
-const BATCH_LINES: usize = 1000;
-const BATCH_BYTES: usize = 256 << 10;
+/// A file that no glob finds any more, and that was closed to make room, is opened for a look in this interval.
+const LOOK_CLOSED_NS: i64 = 30_000_000_000;
+/// A compressed file that cannot be unpacked is tried again for this time: it may be in the making.
+const WAIT_DAMAGED_NS: i64 = 60_000_000_000;
 
-/// A new life's name.
+/// A new life's name. Grows with time, so lives that began earlier are read first.
 pub(super) fn new_id() -> FileId {
-    FileId(uuid::Uuid::new_v4().as_u128())
-}
-
-/// What was noted while lines were made.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct LineStats {
-    pub(super) masked: u64,
-    pub(super) mask_failures: u64,
-    pub(super) truncated: u64,
+    FileId(uuid::Uuid::now_v7().as_u128())
 }
 
 /// What one read gave.
 #[derive(Debug)]
 pub(super) enum ReadOutcome {
-    /// Lines (perhaps none, when something was skipped) and the position behind them.
-    Lines { lines: Vec<LogLine>, position: Position, stats: LineStats },
+    /// Lines (perhaps none, when something was skipped) and what is behind them.
+    Lines(Box<Read>),
     /// Nothing to read now.
     Nothing,
     /// Other content at the same place.
-    NewLife { lost_bytes: u64 },
-    /// It is gone and read to its end.
-    Over { lost_bytes: u64 },
+    Replaced,
+    /// It is not where it was and nowhere near.
+    Gone,
+    /// It was deleted, and read to its end.
+    Over,
     /// It cannot be opened or read.
     Unreadable(io::Error),
+}
+
+/// See [`ReadOutcome::Lines`].
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) lines: Vec<LogLine>,
+    pub(super) position: Position,
+    pub(super) budget: Budget,
+    pub(super) stats: Stats,
+}
+
+/// What reading needs from outside.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) buffer: &'a mut [u8],
+    pub(super) masker: &'a Masker,
+    pub(super) search: &'a mut Search,
+    pub(super) budget: Budget,
+    pub(super) now: UnixNs,
+}
+
+/// Everything that was there was read.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    stamp: Stamp,
+    since: UnixNs,
+    /// The last event was sent, too.
+    flushed: bool,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Followed {
     position: Position,
+    source: Arc<Source>,
+    source_number: usize,
     labels: Labels,
-    encoding: Encoding,
-    zone: TimeZone,
-    open: Option<File>,
-    /// Size and modification time when nothing was left to read.
-    quiet: Option<(u64, i64, i64)>,
-    quiet_since: Option<UnixNs>,
-    /// Largest size that was seen.
-    seen_size: u64,
+    encoding: super::decode::Encoding,
+    open: Option<Content>,
+    rest: Option<Rest>,
+    /// Size now, as far as it was looked at.
+    size: u64,
+    is_deleted: bool,
+    /// It became smaller while nothing could be read.
+    was_cut: bool,
     /// Since when no glob finds it.
     unseen_since: Option<UnixNs>,
-    unreadable: bool,
-    verified: bool,
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
-}
-
-fn read_at(file: &File, from: u64, length: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, from)?;
-    Ok(bytes)
-}
-
-/// Where the last whole line ends, for beginning at the end of a file; 0 if the file cannot be read.
-pub(super) fn last_line_end(path: &Path) -> u64 {
-    let find = || -> io::Result<u64> {
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
-        let from = size.saturating_sub(64 << 10);
-        let tail = read_at(&file, from, size - from)?;
-        Ok(tail.iter().rposition(|byte| *byte == b'\n').map_or(if from == 0 { 0 } else { size }, |at| from + at as u64 + 1))
-    };
-    find().unwrap_or(0)
+    /// Its path changed while it was followed.
+    moved: bool,
+    unreadable_since: Option<UnixNs>,
+    looked_at: UnixNs,
+    parked: bool,
+    /// The sink has the position as it is.
+    pub(super) is_remembered: bool,
 }
 
 impl Followed {
-    pub(super) fn new(position: Position, labels: Labels, encoding: Encoding) -> Self {
-        let seen_size = position.offset;
+    pub(super) fn new(position: Position, source: Arc<Source>, source_number: usize, labels: Labels) -> Self {
         Self {
+            size: position.seen_size.max(position.offset),
+            encoding: source.encoding,
             position,
+            source,
+            source_number,
             labels,
-            encoding,
-            zone: TimeZone::system(),
             open: None,
-            quiet: None,
-            quiet_since: None,
-            seen_size,
+            rest: None,
+            is_deleted: false,
+            was_cut: false,
             unseen_since: None,
-            unreadable: false,
-            verified: false,
+            moved: false,
+            unreadable_since: None,
+            looked_at: 0,
+            parked: false,
+            is_remembered: true,
         }
     }
 
@@ -129,7 +150,7 @@ impl Followed {
         self.position.offset
     }
 
-    pub(super) fn path(&self) -> &str {
+    pub(super) fn path(&self) -> &Path {
         &self.position.path
     }
 
@@ -137,279 +158,416 @@ impl Followed {
         &self.labels
     }
 
-    pub(super) fn position(&self) -> Position {
-        self.position.clone()
+    pub(super) const fn source_number(&self) -> usize {
+        self.source_number
+    }
+
+    /// Whether a file of another name that has its inode need not be this one renamed: it is compressed, or nothing is known of
+    /// its content.
+    pub(super) fn is_other_by_name(&self, path: &Path) -> bool {
+        if content::is_packed(path.as_os_str().as_encoded_bytes()) != self.position.packed {
+            return true;
+        }
+        self.position.offset == 0 && path != self.position.path && path != self.position.name
+    }
+
+    pub(super) const fn position(&self) -> &Position {
+        &self.position
     }
 
     pub(super) const fn is_unreadable(&self) -> bool {
-        self.unreadable
+        self.unreadable_since.is_some()
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) const fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// Bytes that were seen and not read.
+    pub(super) const fn unread(&self) -> u64 {
+        if self.position.packed { 0 } else { self.size.saturating_sub(self.position.offset) }
+    }
+
+    /// Unread bytes that only this agent keeps on disk.
+    pub(super) const fn held(&self) -> u64 {
+        if self.is_deleted { self.unread() } else { 0 }
     }
 
     /// A glob found it. Its labels keep the name under which it was first seen: a rename by rotation is no other source.
-    pub(super) fn seen_at(&mut self, path: &Path) {
-        self.position.path = path.display().to_string();
+    pub(super) fn seen_at(&mut self, path: &Path, is_link: bool, stamp: Stamp) {
+        if !is_link && path != self.position.path {
+            path.clone_into(&mut self.position.path);
+            self.moved = true;
+        }
         self.unseen_since = None;
+        if self.open.is_none() && self.rest.is_some_and(|rest| rest.stamp != stamp) {
+            self.wake();
+        }
     }
 
     /// No glob found it.
     pub(super) fn not_seen(&mut self, now: UnixNs) {
-        self.unseen_since.get_or_insert(now);
+        if self.unseen_since.is_none() {
+            self.unseen_since = Some(now);
+            // It may have been written to before it was moved: one more look.
+            self.wake();
+        }
     }
 
-    /// The same place with other content.
-    pub(super) fn reborn(&self) -> Self {
-        let position = Position {
-            file: new_id(),
-            offset: 0,
-            head_len: 0,
-            head_hash: 0,
-            marker: 0,
-            skipping: false,
-            line_state: shipwatch_common::mask::LineState::default(),
-            ..self.position.clone()
-        };
-        Self { unseen_since: self.unseen_since, ..Self::new(position, self.labels.clone(), self.encoding) }
+    /// Another life of its name was written to at that time.
+    pub(super) fn name_was_written(&mut self, mtime_ns: i64) {
+        if mtime_ns > self.position.mtime_ns {
+            self.position.mtime_ns = mtime_ns;
+            self.is_remembered = false;
+        }
+    }
+
+    /// The next read looks again, whatever is known.
+    pub(super) fn wake(&mut self) {
+        self.rest = None;
+        self.parked = false;
     }
 
     /// After the sink took a read's lines.
     pub(super) fn advance(&mut self, position: Position) {
         self.position = position;
+        self.is_remembered = true;
     }
 
-    /// Fills head and marker for a position that was not reached by reading.
-    pub(super) fn take_identity(&mut self) {
-        if let Ok(file) = File::open(&self.position.path) {
-            let mut position = self.position.clone();
-            if identify(&file, &mut position).is_ok() {
-                self.position = position;
+    /// The life goes on in another file with the same content.
+    pub(super) fn move_to(&mut self, path: PathBuf, inode: (u64, u64), packed: bool) {
+        self.position.path = path;
+        (self.position.dev, self.position.ino) = inode;
+        self.position.packed = packed;
+        self.open = None;
+        self.moved = true;
+        self.is_deleted = false;
+        self.wake();
+    }
+
+    /// Skips what is there at the very first start, up to the last whole line.
+    pub(super) fn begin_at_end(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let (mut content, meta) = Content::open(&self.position.path, false)?;
+        self.encoding = self.source.encoding.marked(&content.head()?);
+        let window = buffer.len() - buffer.len() % 2;
+        // Even, so that two-byte units are whole.
+        let from = meta.len().saturating_sub(window as u64).next_multiple_of(2);
+        let read = content.read_at(&mut buffer[..window], from)?;
+        let end = self.encoding.last_line_end(&buffer[..read]);
+        self.position.skipping = end.is_none() && from > 0;
+        let end = end.unwrap_or(if from > 0 { self.encoding.cut(read) } else { 0 });
+        self.position.offset = from + end as u64;
+        self.position.crc = if self.position.offset == 0 { Some(0) } else { None };
+        let length = marker_len(self.position.offset);
+        let mut marker = [0; MARKER_BYTES];
+        let read = content.read_at(&mut marker[..length], self.position.offset - length as u64)?;
+        self.position.marker = hash(&marker[..read]);
+        let head = content.head()?;
+        let length = head.len().min(usize::try_from(self.position.offset).unwrap_or(HEAD_BYTES));
+        (self.position.head_len, self.position.head_hash) = (u32::try_from(length).unwrap_or(0), hash(&head[..length]));
+        Ok(())
+    }
+
+    /// Opens it, if it is not open, and notes its size. Reads nothing of what is new.
+    pub(super) fn hold(&mut self, search: &mut Search) {
+        if self.parked || self.rest.is_some() && self.open.is_none() {
+            return;
+        }
+        if let Ok(Some(meta)) = self.ensure_open(search) {
+            // What was seen before a cut is what is lost by it, however much is written after.
+            self.was_cut |= meta.len() < self.size;
+            if !self.was_cut && self.learn_head().unwrap_or(true) {
+                self.note(&meta);
+            } else {
+                self.was_cut = true;
             }
         }
     }
 
-    /// Opens by path, or by inode in the same directory after a rename.
-    fn ensure_open(&mut self) -> io::Result<Option<Metadata>> {
-        if let Some(file) = &self.open {
-            return file.metadata().map(Some);
+    /// Lets the file go, where that loses nothing.
+    pub(super) fn close_if_at_rest(&mut self) -> bool {
+        let may = self.open.is_some() && self.rest.is_some() && !self.is_deleted;
+        if may {
+            self.open = None;
         }
-        let path = PathBuf::from(&self.position.path);
-        let is_ours = |meta: &Metadata| (meta.dev(), meta.ino()) == (self.position.dev, self.position.ino);
-        let opened = match File::open(&path) {
-            Ok(file) => {
-                let meta = file.metadata()?;
-                is_ours(&meta).then_some((file, meta))
+        may
+    }
+
+    /// Whether the head is what it was. Before anything was read the encoding and the head are learnt as they grow, so that even
+    /// then a cut is noticed.
+    fn learn_head(&mut self) -> io::Result<bool> {
+        let Some(content) = &mut self.open else { return Ok(true) };
+        if !content.has_head_of(&self.position)? {
+            return Ok(false);
+        }
+        if self.position.offset == 0 && (self.position.head_len as usize) < HEAD_BYTES {
+            let head = content.head()?;
+            self.encoding = self.source.encoding.marked(&head);
+            (self.position.head_len, self.position.head_hash) = (u32::try_from(head.len()).unwrap_or(0), hash(&head));
+        }
+        Ok(true)
+    }
+
+    fn note(&mut self, meta: &Metadata) {
+        self.was_cut = false;
+        self.is_deleted = meta.nlink() == 0;
+        if !self.position.packed {
+            self.size = meta.len();
+            self.position.mtime_ns = self.position.mtime_ns.max(Stamp::of(meta).mtime_ns);
+        }
+    }
+
+    /// Opens by path, or by inode nearby after a rename. `None`: it is not there any more.
+    fn ensure_open(&mut self, search: &mut Search) -> io::Result<Option<Metadata>> {
+        if let Some(content) = &self.open {
+            return content.metadata().map(Some);
+        }
+        let packed = self.position.packed;
+        let inode = self.inode();
+        let is_ours = |meta: &Metadata| (meta.dev(), meta.ino()) == inode;
+        let found = match Content::open(&self.position.path, packed) {
+            Ok((content, meta)) if is_ours(&meta) => Some((content, meta)),
+            Ok(_) => None,
+            // A directory or pipe took its name.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput) => {
+                None
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let found = match opened {
-            Some(found) => Some(found),
-            None => {
-                let renamed = path.parent().and_then(|directory| discover::find_inode(directory, self.position.dev, self.position.ino));
-                match renamed {
-                    Some(path) => {
-                        let file = File::open(path)?;
-                        let meta = file.metadata()?;
-                        Some((file, meta))
+        let (mut content, meta) = match found {
+            Some(found) => found,
+            None => match search.by_inode(&self.position.path, inode.0, inode.1) {
+                Whereabouts::Gone => return Ok(None),
+                Whereabouts::Unknown(error) => return Err(error),
+                Whereabouts::Here(path) if self.is_other_by_name(&path) => return Ok(None),
+                Whereabouts::Here(path) => {
+                    let (content, meta) = Content::open(&path, packed)?;
+                    if !is_ours(&meta) {
+                        return Ok(None);
                     }
-                    None => None,
+                    self.moved = true;
+                    self.position.path = path;
+                    (content, meta)
                 }
-            }
+            },
         };
-        let Some((file, meta)) = found else { return Ok(None) };
-        self.open = Some(file);
-        self.verified = false;
+        self.encoding = self.source.encoding.marked(&content.head()?);
+        self.open = Some(content);
         Ok(Some(meta))
     }
 
     /// Reads one batch. The position moves only when [`Followed::advance`] is called with what is returned.
-    pub(super) fn read(&mut self, buffer: &mut [u8], max_line_bytes: usize, masker: &Masker, now: UnixNs) -> ReadOutcome {
-        let meta = match self.ensure_open() {
-            Ok(Some(meta)) => meta,
-            Ok(None) => return ReadOutcome::Over { lost_bytes: self.seen_size.saturating_sub(self.position.offset) },
-            Err(error) => {
-                self.unreadable = true;
-                return ReadOutcome::Unreadable(error);
+    pub(super) fn read(&mut self, context: &mut Context<'_>) -> ReadOutcome {
+        let is_due = self.unseen_since.is_some() && (context.now - self.looked_at).abs() >= LOOK_CLOSED_NS;
+        if self.open.is_none() && (self.parked || self.rest.is_some() && !is_due) {
+            return ReadOutcome::Nothing;
+        }
+        self.looked_at = context.now;
+        match self.try_read(context) {
+            Ok(outcome) => {
+                self.unreadable_since = None;
+                outcome
             }
+            Err(error) => self.unreadable(error, context.now),
+        }
+    }
+
+    fn unreadable(&mut self, error: io::Error, now: UnixNs) -> ReadOutcome {
+        self.open = None;
+        let since = *self.unreadable_since.get_or_insert(now);
+        if self.position.packed && now - since >= WAIT_DAMAGED_NS {
+            return ReadOutcome::Gone;
+        }
+        ReadOutcome::Unreadable(error)
+    }
+
+    fn try_read(&mut self, context: &mut Context<'_>) -> io::Result<ReadOutcome> {
+        let size_before = self.size;
+        let Some(meta) = self.ensure_open(context.search)? else { return Ok(ReadOutcome::Gone) };
+        let stamp = Stamp::of(&meta);
+        let now = context.now;
+        if let Some(rest) = &mut self.rest {
+            // A clock that jumped back begins the wait anew.
+            rest.since = rest.since.min(now);
+            if rest.stamp == stamp && now - rest.since >= SETTLE_NS {
+                let rest = *rest;
+                return self.resting(rest, &meta, context);
+            }
+        }
+        if !self.position.packed && (meta.len() < self.position.offset || self.position.offset == 0 && meta.len() < size_before) {
+            return Ok(ReadOutcome::Replaced);
+        }
+        if !self.learn_head()? {
+            return Ok(ReadOutcome::Replaced);
+        }
+        self.note(&meta);
+        let outcome = self.batch(context, Flush::Nothing)?;
+        if !matches!(outcome, ReadOutcome::Nothing) {
+            self.rest = None;
+            return Ok(outcome);
+        }
+        let rest = match self.rest {
+            Some(rest) if rest.stamp == stamp => rest,
+            _ => Rest { stamp, since: now, flushed: false },
         };
-        self.unreadable = false;
-        let stamp = (meta.len(), meta.mtime(), meta.mtime_nsec());
-        if self.quiet == Some(stamp) {
-            return self.rest(&meta, buffer, masker, now);
+        self.rest = Some(rest);
+        self.resting(rest, &meta, context)
+    }
+
+    /// Nothing changed since everything was read: end an event, close, give up, or wait.
+    fn resting(&mut self, rest: Rest, meta: &Metadata, context: &mut Context<'_>) -> io::Result<ReadOutcome> {
+        self.is_deleted = meta.nlink() == 0;
+        let quiet_ns = context.now - rest.since;
+        if let Some(joiner) = &self.source.joiner
+            && !rest.flushed
+            && quiet_ns >= joiner.wait_ns
+        {
+            let outcome = self.batch(context, Flush::Events)?;
+            if !matches!(outcome, ReadOutcome::Nothing) {
+                return Ok(outcome);
+            }
+            self.rest = Some(Rest { flushed: true, ..rest });
         }
-        if meta.len() < self.position.offset {
-            return ReadOutcome::NewLife { lost_bytes: self.seen_size.saturating_sub(self.position.offset) };
-        }
-        match self.is_same_content() {
-            Ok(true) => {}
-            Ok(false) => return ReadOutcome::NewLife { lost_bytes: self.seen_size.saturating_sub(self.position.offset) },
-            Err(error) => return ReadOutcome::Unreadable(error),
-        }
-        self.seen_size = meta.len();
-        let outcome = self.next_batch(buffer, max_line_bytes, masker, now, false);
-        if matches!(outcome, ReadOutcome::Nothing) {
-            self.quiet = Some(stamp);
-            self.quiet_since = Some(now);
+        let is_last = if self.position.packed {
+            true
         } else {
-            self.quiet = None;
-            self.quiet_since = None;
-        }
-        outcome
-    }
-
-    /// Nothing changed since everything was read: close, give up, or wait.
-    fn rest(&mut self, meta: &Metadata, buffer: &mut [u8], masker: &Masker, now: UnixNs) -> ReadOutcome {
-        // A clock that jumped back begins the wait anew.
-        let quiet_since = self.quiet_since.filter(|since| *since <= now).unwrap_or(now);
-        self.quiet_since = Some(quiet_since);
-        let Some(unseen_since) = self.unseen_since else {
-            if now - quiet_since > IDLE_CLOSE_NS {
-                self.open = None;
-            }
-            return ReadOutcome::Nothing;
-        };
-        let wait = if meta.nlink() == 0 { WAIT_DELETED_NS } else { WAIT_RENAMED_NS };
-        if now - quiet_since < wait || now - unseen_since < wait {
-            return ReadOutcome::Nothing;
-        }
-        // Over: an unfinished last line will not be finished any more.
-        match self.next_batch(buffer, usize::MAX, masker, now, true) {
-            ReadOutcome::Nothing => ReadOutcome::Over { lost_bytes: 0 },
-            other => other,
-        }
-    }
-
-    /// Whether head and marker are what they were. Cheap: at most 1088 bytes, and the head only once per opening.
-    fn is_same_content(&mut self) -> io::Result<bool> {
-        let Some(file) = &self.open else { return Ok(true) };
-        let same = |from: u64, length: u64, expected: u64| match read_at(file, from, length) {
-            Ok(bytes) => Ok(hash(&bytes) == expected),
-            // Cut while we looked.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(error),
-        };
-        let position = &self.position;
-        if !self.verified && position.head_len > 0 && !same(0, u64::from(position.head_len), position.head_hash)? {
-            return Ok(false);
-        }
-        let marker_length = position.offset.min(MARKER_BYTES);
-        if position.head_len > 0 && !same(position.offset - marker_length, marker_length, position.marker)? {
-            return Ok(false);
-        }
-        self.verified = true;
-        Ok(true)
-    }
-
-    /// Makes lines of the bytes behind the position. `last`: an unfinished line counts as finished.
-    fn next_batch(&self, buffer: &mut [u8], max_line_bytes: usize, masker: &Masker, now: UnixNs, last: bool) -> ReadOutcome {
-        let Some(file) = &self.open else { return ReadOutcome::Nothing };
-        let mut position = self.position.clone();
-        let read = match file.read_at(buffer, position.offset) {
-            Ok(0) => return ReadOutcome::Nothing,
-            Ok(read) => read,
-            Err(error) => return ReadOutcome::Unreadable(error),
-        };
-        let bytes = &buffer[..read];
-        let mut maker = LineMaker {
-            file: self,
-            masker,
-            now,
-            lines: Vec::new(),
-            stats: LineStats::default(),
-            state: position.line_state.clone(),
-            taken: 0,
-        };
-        let mut at = 0;
-        while maker.lines.len() < BATCH_LINES && maker.taken < BATCH_BYTES && at < read {
-            if position.skipping {
-                // The rest of a line that was cut.
-                match self.encoding.line_end(bytes, at) {
-                    Some(end) => {
-                        at = end;
-                        position.skipping = false;
+            match self.unseen_since {
+                None => {
+                    if quiet_ns > IDLE_CLOSE_NS && !self.is_deleted {
+                        self.open = None;
                     }
-                    None => at = read - (read - at) % self.encoding.unit(),
+                    false
                 }
-                if position.skipping {
-                    break;
+                Some(unseen) => {
+                    let wait = if self.is_deleted { WAIT_DELETED_NS } else { WAIT_RENAMED_NS };
+                    quiet_ns >= wait && context.now - unseen >= wait
                 }
-                continue;
             }
-            // A hole that a writer left who kept its offset over a truncation.
-            if self.encoding.unit() == 1 && bytes[at] == 0 {
-                at += bytes[at..].iter().take_while(|byte| **byte == 0).count();
-                continue;
-            }
-            match self.encoding.line_end(bytes, at) {
-                Some(end) => {
-                    let cut = (end - at > max_line_bytes).then(|| self.encoding.cut(max_line_bytes));
-                    maker.add(&bytes[at..cut.map_or(end, |cut| at + cut)], position.offset + end as u64, cut.is_some());
-                    at = end;
-                }
-                None if read - at > max_line_bytes => {
-                    let cut = self.encoding.cut(max_line_bytes);
-                    maker.add(&bytes[at..at + cut], position.offset + (at + cut) as u64, true);
-                    at += cut;
-                    position.skipping = true;
-                }
-                None if last => {
-                    maker.add(&bytes[at..], position.offset + read as u64, false);
-                    at = read;
-                }
-                None => break,
-            }
+        };
+        if !is_last {
+            return Ok(ReadOutcome::Nothing);
         }
-        if at == 0 {
-            return ReadOutcome::Nothing;
+        // An unfinished last line will not be finished any more.
+        let outcome = self.batch(context, Flush::All)?;
+        if !matches!(outcome, ReadOutcome::Nothing) {
+            return Ok(outcome);
         }
-        position.offset += at as u64;
-        position.line_state = maker.state;
-        let (lines, stats) = (maker.lines, maker.stats);
-        match identify(file, &mut position) {
-            Ok(()) => ReadOutcome::Lines { lines, position, stats },
-            Err(error) => ReadOutcome::Unreadable(error),
+        if self.is_deleted {
+            return Ok(ReadOutcome::Over);
         }
+        self.open = None;
+        self.parked = true;
+        Ok(ReadOutcome::Nothing)
+    }
+
+    /// Makes lines of the bytes behind the position.
+    fn batch(&mut self, context: &mut Context<'_>, flush: Flush) -> io::Result<ReadOutcome> {
+        let Some(content) = &mut self.open else { return Ok(ReadOutcome::Nothing) };
+        let before = marker_len(self.position.offset);
+        let read = content.read_at(context.buffer, self.position.offset - before as u64)?;
+        let bytes = &context.buffer[..read];
+        // What is before the position comes in the same read as what is behind it: they are of one content.
+        if read < before || before > 0 && hash(&bytes[..before]) != self.position.marker {
+            return Ok(ReadOutcome::Replaced);
+        }
+        let fresh = &bytes[before..];
+        if fresh.is_empty() {
+            return Ok(ReadOutcome::Nothing);
+        }
+        let place = Place {
+            source: &self.source,
+            masker: context.masker,
+            encoding: self.encoding,
+            file: self.position.file,
+            offset: self.position.offset,
+            now: context.now,
+        };
+        let state = self.position.line_state.clone();
+        let made = lines::batch(&place, fresh, self.position.skipping, state, context.budget, flush);
+        if made.used == 0 {
+            return Ok(ReadOutcome::Nothing);
+        }
+        let mut position = self.position.clone();
+        position.crc = position.crc.map(|crc| crc_on(crc, &fresh[..made.used]));
+        position.offset += made.used as u64;
+        let length = marker_len(position.offset);
+        let end = before + made.used;
+        position.marker = hash(&bytes[end - length..end]);
+        position.seen_size = self.size.max(position.offset);
+        position.skipping = made.skipping;
+        position.line_state = made.line_state;
+        grow_head(content, &mut position)?;
+        Ok(ReadOutcome::Lines(Box::new(Read { lines: made.lines, position, budget: made.budget, stats: made.stats })))
+    }
+
+    /// Whether another file holds this life's content up to its position, surely enough to go on in it without a rotation's
+    /// name: a whole head and all of the bytes are the same.
+    pub(super) fn surely_continues_in(&self, path: &Path, buffer: &mut [u8]) -> bool {
+        self.position.offset >= HEAD_BYTES as u64
+            && self.position.crc.is_some()
+            && Content::open(path, false).and_then(|(mut content, _)| content.continues(&self.position, buffer)).unwrap_or(false)
+    }
+
+    /// Whether another file is a copy of this one, or of its beginning: whole, or in the making.
+    pub(super) fn is_copied_in(&self, path: &Path, buffer: &mut [u8]) -> bool {
+        self.compare(path, buffer).unwrap_or(false)
+    }
+
+    fn compare(&self, path: &Path, buffer: &mut [u8]) -> io::Result<bool> {
+        let is_packed = content::is_packed(path.as_os_str().as_encoded_bytes());
+        if self.position.offset == 0 {
+            // Nothing was read of it, so it is known by what it still holds: unlinked, it was put into the other before.
+            let own = self.own()?;
+            let is_unlinked = own.metadata()?.nlink() == 0;
+            return Ok(is_unlinked && is_same_beginning(own, Content::open(path, is_packed)?.0)?);
+        }
+        if Content::open(path, is_packed)?.0.continues(&self.position, buffer)? {
+            // A file that has been renamed was not copied as well, unless it has been cut since.
+            let is_whole = self.moved && self.own().and_then(|mut own| own.continues(&self.position, buffer)).unwrap_or(false);
+            return Ok(!is_whole);
+        }
+        // A copy in the making.
+        Ok(!self.moved && is_same_beginning(self.own()?, Content::open(path, is_packed)?.0)?)
+    }
+
+    /// Its content, beside the one that is being read.
+    fn own(&self) -> io::Result<Content> {
+        if let Some(Content::Plain(file)) = &self.open {
+            return file.try_clone().map(Content::Plain);
+        }
+        let (content, meta) = Content::open(&self.position.path, self.position.packed)?;
+        if (meta.dev(), meta.ino()) == self.inode() { Ok(content) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 }
 
-/// Sets head and marker for the position's offset.
-fn identify(file: &File, position: &mut Position) -> io::Result<()> {
-    let head = position.offset.min(HEAD_BYTES);
-    if u64::from(position.head_len) < head {
-        position.head_hash = hash(&read_at(file, 0, head)?);
-        position.head_len = u32::try_from(head).unwrap_or(0);
+/// Whether the shorter of two contents is the beginning of the longer, as far as its head and its end tell.
+fn is_same_beginning(mut own: Content, mut other: Content) -> io::Result<bool> {
+    let (mine, theirs) = (own.head()?, other.head()?);
+    let length = mine.len().min(theirs.len());
+    if length == 0 || mine[..length] != theirs[..length] {
+        return Ok(false);
     }
-    let length = position.offset.min(MARKER_BYTES);
-    position.marker = hash(&read_at(file, position.offset - length, length)?);
+    if !matches!((&own, &other), (Content::Plain(_), Content::Plain(_))) {
+        return Ok(true);
+    }
+    let end = other.metadata()?.len().min(own.metadata()?.len());
+    let length = marker_len(end);
+    let (mut a, mut b) = ([0; MARKER_BYTES], [0; MARKER_BYTES]);
+    let read = own.read_at(&mut a[..length], end - length as u64)?.min(other.read_at(&mut b[..length], end - length as u64)?);
+    Ok(a[..read] == b[..read])
+}
+
+/// Makes the hashed head longer, up to its full length, as the position moves on.
+fn grow_head(content: &mut Content, position: &mut Position) -> io::Result<()> {
+    let length = usize::try_from(position.offset).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
+    if (position.head_len as usize) < length {
+        let head = content.head()?;
+        let length = head.len().min(length);
+        (position.head_len, position.head_hash) = (u32::try_from(length).unwrap_or(0), hash(&head[..length]));
+    }
     Ok(())
-}
-
-/// Turns bytes into masked lines.
-struct LineMaker<'a> {
-    file: &'a Followed,
-    masker: &'a Masker,
-    now: UnixNs,
-    lines: Vec<LogLine>,
-    stats: LineStats,
-    state: shipwatch_common::mask::LineState,
-    taken: usize,
-}
-
-impl LineMaker<'_> {
-    fn add(&mut self, bytes: &[u8], end_offset: u64, truncated: bool) {
-        let text = self.file.encoding.text(bytes);
-        // A cut within a character leaves a replacement character behind.
-        let text = if truncated { text.trim_end_matches('\u{fffd}') } else { &text };
-        let masked = self.masker.mask_line(&mut self.state, text);
-        self.stats.masked += u64::from(masked.hits);
-        self.stats.mask_failures += u64::from(masked.failed);
-        self.stats.truncated += u64::from(truncated);
-        self.taken += bytes.len();
-        self.lines.push(LogLine {
-            ts_ns: meta::time(&masked.text, self.now, &self.file.zone),
-            end_offset,
-            severity: meta::severity(&masked.text),
-            truncated,
-            text: masked.text.into_owned(),
-        });
-    }
 }

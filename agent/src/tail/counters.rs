@@ -1,0 +1,52 @@
+//! What is counted while files are followed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is counted; the app makes metrics of it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Lines (or events of several lines) taken by the sink.
+    pub lines_total: AtomicU64,
+    /// Bytes read for them.
+    pub bytes_total: AtomicU64,
+    /// Findings that were masked.
+    pub masked_total: AtomicU64,
+    /// Lines that could not be masked and were replaced as a whole.
+    pub mask_failures_total: AtomicU64,
+    /// Lines that were too long and cut.
+    pub truncated_total: AtomicU64,
+    /// Lines that `include` or `exclude_lines` left out.
+    pub filtered_total: AtomicU64,
+    /// Lines that sampling left out.
+    pub sampled_total: AtomicU64,
+    /// Lines that a source's rate limit left out.
+    pub limited_total: AtomicU64,
+    /// Bytes that were cut off or deleted before they were read.
+    pub lost_bytes_total: AtomicU64,
+    /// Files that went away while nobody looked: bytes written after the last look, if any, are lost uncounted.
+    pub vanished_total: AtomicU64,
+    /// Files that were cut or replaced in place.
+    pub replaced_total: AtomicU64,
+    /// Rotated files that were found again under another name, whole or compressed.
+    pub rotated_total: AtomicU64,
+    /// Files followed now.
+    pub files: AtomicU64,
+    /// Files held open now.
+    pub open_files: AtomicU64,
+    /// Bytes in the files that are not read yet.
+    pub unread_bytes: AtomicU64,
+    /// Files that cannot be read now.
+    pub unreadable_files: AtomicU64,
+    /// Files that match but are not followed, because there are more than `max_files`.
+    pub ignored_files: AtomicU64,
+    /// 1 while the sink is full and nothing is read.
+    pub blocked: AtomicU64,
+}
+
+pub(super) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+pub(super) fn set(gauge: &AtomicU64, value: usize) {
+    gauge.store(value as u64, Ordering::Relaxed);
+}
