@@ -247,5 +247,5 @@ tables! {
     functions: 40,
     histograms: 10,
     subqueries: 8,
-    experimental: 57,
+    experimental: 59,
 }
