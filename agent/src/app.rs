@@ -306,13 +306,9 @@ mod tests {
 
     #[test]
     fn ticks_near_the_grid_are_on_it_and_no_time_comes_twice() {
-        for (now, last, expected) in [
-            (15_003, 0, 15_000),
-            (14_990, 0, 15_000),
-            (15_151, 0, 15_151),
-            (15_003, 15_000, 15_003),
-            (-15_003, i64::MIN, -15_000),
-        ] {
+        for (now, last, expected) in
+            [(15_003, 0, 15_000), (14_990, 0, 15_000), (15_151, 0, 15_151), (15_003, 15_000, 15_003), (-15_003, i64::MIN, -15_000)]
+        {
             assert_eq!(tick_time(now, 15_000, last), expected, "{now} after {last}");
         }
     }

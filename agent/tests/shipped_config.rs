@@ -26,6 +26,35 @@ fn it_is_read_as_it_is_shipped() {
     assert_eq!(set, Vec::<&str>::new());
 }
 
+/// Tables in lists are not part of the defaults, so their keys are held by an example with all of them.
+#[test]
+fn its_example_of_a_source_names_every_key() {
+    let example: String = SHIPPED
+        .lines()
+        .skip_while(|line| *line != "#   [[tail.sources]]")
+        .map_while(|line| line.strip_prefix("#   "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let config = Config::parse(&example, Path::new("agent.toml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.tail.sources.len(), 1);
+    let given = example.parse::<toml::Table>().expect("the example is TOML");
+    let known = toml::Value::try_from(shipwatch_agent::tail::Config::template()).expect("a configuration is a table");
+    assert_eq!(keys(&given["tail"]["sources"][0], ""), keys(&known["sources"][0], ""));
+}
+
+/// All keys, sorted; what `labels` holds is free.
+fn keys(value: &toml::Value, path: &str) -> Vec<String> {
+    let mut found = match value {
+        toml::Value::Table(table) if !path.ends_with("labels") => {
+            table.iter().flat_map(|(key, value)| keys(value, &format!("{path}.{key}"))).collect()
+        }
+        toml::Value::Array(items) if items.first().is_some_and(toml::Value::is_table) => keys(&items[0], path),
+        _ => vec![path.to_owned()],
+    };
+    found.sort();
+    found
+}
+
 #[test]
 fn a_missing_a_wrong_and_an_unknown_key_are_found() {
     let told = |from: &str, to: &str| {
