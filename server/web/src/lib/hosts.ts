@@ -1,7 +1,7 @@
 /** What the table of hosts shows: queries, and how answers become columns. Pure. */
 import type { Host, HostState } from './api/hosts';
 import { selector, type Matrix, type Sample } from './api/series';
-import type { Tone } from './ui/Tag.svelte';
+import type { Tone } from './tones';
 
 /** File systems that hold no data of their own. */
 export const NO_DISK = 'tmpfs|ramfs|devtmpfs|squashfs|iso9660|overlay|nsfs|proc|sysfs|efivarfs|fuse.lxcfs';

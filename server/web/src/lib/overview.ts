@@ -3,8 +3,7 @@ import { alertSince, byUrgency, type Alert, type Delivery } from './api/alerts';
 import type { Deployment } from './api/deployments';
 import type { Host } from './api/hosts';
 import type { Catalogue } from './i18n';
-import { alertTone, deliveryTone, deploymentTone } from './tones';
-import type { Tone } from './ui/Tag.svelte';
+import { alertTone, deliveryTone, deploymentTone, type Tone } from './tones';
 
 export interface Item {
   key: string;
