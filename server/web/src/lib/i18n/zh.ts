@@ -50,7 +50,7 @@ export const zh: Catalogue = {
   },
   hosts: {
     title: '主机', search: '按名称、标签、地域筛选', count: (n) => `${n} 台主机`, shown: (n, all) => (n === all ? `${n} 台主机` : `${n} / ${all} 台主机`),
-    add: '添加主机', name: '主机', state: '状态', env: '环境', region: '地域', cpu: 'CPU,%', memory: '内存，%', disk: '最满磁盘，%', load: '负载', network: '网络',
+    add: '添加主机', name: '主机', state: '状态', env: '环境', region: '地域', cpu: 'CPU，%', memory: '内存，%', disk: '最满磁盘，%', load: '负载', network: '网络',
     lastSeen: '最后在线', emptyTitle: '还没有主机', emptyText: '安装了 Agent 的主机会在几秒内出现在这里，显示其负载、内存、磁盘和网络。请生成命令并以 root 身份在主机上运行。',
     noMatch: '没有符合筛选条件的主机', clear: '清除筛选', anyState: '全部状态', sparkHelp: '最近一小时；同一列使用同一刻度', cores: (n) => `共 ${n} 核`, noValues: '未能读取数值',
   },
