@@ -79,7 +79,7 @@ export const zh: Catalogue = {
   strategy: { one_by_one: '逐台', all_at_once: '同时' },
   overview: {
     title: '总览', wrong: '当前问题', quiet: '一切正常', quietText: (hosts) => `没有触发中的告警，${hosts} 台已连接主机均有响应，24 小时内没有失败的部署，通知均已送达。`,
-    noHosts: '还没有监控对象，请先添加主机。', changed: '最近变更', changedEmpty: '24 小时内没有变更。', last24: '最近 24 小时', fleet: '主机概况', hostSilent: (name) => `${name} 失联`,
+    noHosts: '还没有监控对象，请先添加主机。', changed: '最近变更', changedEmpty: '24 小时内没有变更。', last24: '最近 24 小时', joined: '加入', fleet: '主机概况', hostSilent: (name) => `${name} 失联`,
     silentFor: '最后在线', deployRunning: (name) => `${name} 正在部署`, deployFailed: (name) => `${name} 部署失败`, deployAborted: (name) => `${name} 部署已中止`,
     deploySucceeded: (name) => `${name} 部署完成`, rolledBack: (name) => `${name} 已回滚`, undelivered: (channel) => `发往 ${channel} 的通知已放弃`, throttled: (channel) => `发往 ${channel} 的通知等待配额`,
     fired: (name) => `${name} 触发`, resolved: (name) => `${name} 恢复`, enrolled: (name) => `${name} 加入`, by: (who) => `由 ${who}`, onHosts: (n) => `${n} 台主机`,
