@@ -6,9 +6,10 @@ bin=$(cd "${1:-target/debug}" && pwd)
 dir=$(mktemp -d)
 pids=()
 finish() {
-    for pid in "${pids[@]}"; do
-        if kill -TERM "$pid" 2>/dev/null; then wait "$pid" 2>/dev/null || true; fi
-    done
+    if [ -x "$dir/apps/sample/current/stop.sh" ]; then
+        (cd "$dir/apps/sample/current" && SHIPWATCH_ROOT=$dir/apps/sample ./stop.sh) >/dev/null 2>&1 || true
+    fi
+    for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true; done
     rm -rf "$dir"
 }
 trap finish EXIT
@@ -18,7 +19,18 @@ SHIPWATCH_HTTP=127.0.0.1:$(port)
 SHIPWATCH_AGENTS=127.0.0.1:$(port)
 export SHIPWATCH_HTTP SHIPWATCH_AGENTS
 export SHIPWATCH_URL=http://$SHIPWATCH_HTTP SHIPWATCH_USER=admin SHIPWATCH_PASSWORD=$SHIPWATCH_ADMIN_PASSWORD
-mkdir -p "$dir/log"
+mkdir -p "$dir/log" "$dir/apps"
+PORT=$(port) packaging/sample-app/build.sh "$dir/sample-app" "$dir/apps/sample" >/dev/null
+export SHIPWATCH_DEPLOY_YML=$dir/sample-app/v1/deploy.yml
+cat >"$dir/policy.toml" <<TOML
+[deploy]
+enabled = true
+apps = ["*"]
+roots = ["$dir/apps"]
+artifact_urls = ["file://$dir/sample-app/"]
+allow_root = true
+TOML
+chmod 600 "$dir/policy.toml"
 cat >"$dir/server.toml" <<TOML
 [rules]
 files = ["$PWD/packaging/rules/starter.yml"]
@@ -48,4 +60,8 @@ for _ in $(seq 1 100); do
     if "$bin/shipwatch" query 'count_over_time(node_load1[1m]) > 3' 2>/dev/null | grep -q web-1; then break; fi
     sleep 0.2
 done
-(cd server/web && npm run e2e:real)
+failed() {
+    for log in "$dir"/log/*.log; do printf -- '--- end of %s\n' "${log##*/}" && tail -n 20 "$log"; done >&2
+    exit 1
+}
+(cd server/web && npm run e2e:real) || failed

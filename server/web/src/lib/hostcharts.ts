@@ -17,7 +17,8 @@ export function chartQueries(chart: ChartName, instance: string, window: string)
   const rate = (name: string, more: Record<string, string> = {}) => `rate(${at(name, more)}[${window}])`;
   switch (chart) {
     case 'cpu':
-      return { modes: `100 * avg by (mode) (${rate('node_cpu_seconds_total', { 'mode!': 'idle' })})` };
+      // A share of all time that was counted, as in the table of hosts.
+      return { modes: `100 * sum by (mode) (${rate('node_cpu_seconds_total', { 'mode!': 'idle' })}) / on () group_left () sum(${rate('node_cpu_seconds_total')})` };
     case 'load':
       return { load1: at('node_load1'), load5: at('node_load5'), load15: at('node_load15'), cores: `count(${at('node_cpu_seconds_total', { mode: 'idle' })})` };
     case 'memory':

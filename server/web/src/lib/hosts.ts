@@ -1,7 +1,7 @@
 /** What the table of hosts shows: queries, and how answers become columns. Pure. */
 import type { Host, HostState } from './api/hosts';
 import { selector, type Matrix, type Sample } from './api/series';
-import type { Tone } from './ui/Tag.svelte';
+import type { Tone } from './tones';
 
 /** File systems that hold no data of their own. */
 export const NO_DISK = 'tmpfs|ramfs|devtmpfs|squashfs|iso9660|overlay|nsfs|proc|sysfs|efivarfs|fuse.lxcfs';
@@ -15,8 +15,11 @@ export type Metric = (typeof METRICS)[number];
 export function fleetQuery(metric: Metric, env: string, window: string): string {
   const at = (name: string, more: Record<string, string> = {}) => `${name}${selector({ env, ...more })}`;
   switch (metric) {
-    case 'cpu':
-      return `100 * (1 - avg by (instance) (rate(${at('node_cpu_seconds_total', { mode: 'idle' })}[${window}])))`;
+    case 'cpu': {
+      // A share of all time that was counted: right even when a host has not yet reported for a whole window.
+      const rate = (more: Record<string, string>) => `sum by (instance) (rate(${at('node_cpu_seconds_total', more)}[${window}]))`;
+      return `100 * (1 - ${rate({ mode: 'idle' })} / ${rate({})})`;
+    }
     case 'memory':
       return `max by (instance) (100 * (1 - ${at('node_memory_MemAvailable_bytes')} / ${at('node_memory_MemTotal_bytes')}))`;
     case 'disk':

@@ -3,8 +3,7 @@ import { alertSince, byUrgency, type Alert, type Delivery } from './api/alerts';
 import type { Deployment } from './api/deployments';
 import type { Host } from './api/hosts';
 import type { Catalogue } from './i18n';
-import { alertTone, deliveryTone, deploymentTone } from './tones';
-import type { Tone } from './ui/Tag.svelte';
+import { alertTone, deliveryTone, deploymentTone, type Tone } from './tones';
 
 export interface Item {
   key: string;
@@ -92,7 +91,7 @@ export function changes(from: Sources, nowMs: number, t: Catalogue): Item[] {
     if (alert.resolved_at_ms) items.push({ ...base, key: `resolved-${alert.fingerprint}`, tone: 'ok', word: t.alertState.resolved, title: t.overview.resolved(named), atMs: alert.resolved_at_ms, detail: '' });
   }
   for (const host of from.hosts ?? []) {
-    if (host.enrolled_at_ms) items.push({ key: `joined-${host.id}`, tone: 'ok', word: t.host.enrolled, title: t.overview.enrolled(host.name), detail: [t.common.envs[host.env] ?? host.env, host.region].filter(Boolean).join(' · '), atMs: host.enrolled_at_ms, path: `/hosts/${encodeURIComponent(host.name)}`, env: host.env });
+    if (host.enrolled_at_ms) items.push({ key: `joined-${host.id}`, tone: 'ok', word: t.overview.joined, title: t.overview.enrolled(host.name), detail: [t.common.envs[host.env] ?? host.env, host.region].filter(Boolean).join(' · '), atMs: host.enrolled_at_ms, path: `/hosts/${encodeURIComponent(host.name)}`, env: host.env });
   }
   return items.filter((item) => nowMs - (item.atMs ?? 0) < DAY_MS).sort((a, b) => (b.atMs ?? 0) - (a.atMs ?? 0));
 }

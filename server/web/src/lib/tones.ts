@@ -2,7 +2,9 @@
 import type { Alert, Delivery } from './api/alerts';
 import type { DeploymentState, HostProgressState } from './api/deployments';
 import type { Severity } from './api/logs';
-import type { Tone } from './ui/Tag.svelte';
+
+/** How something is, as `Tag` shows it. */
+export type Tone = 'ok' | 'warning' | 'critical' | 'unknown' | 'silenced' | 'changing' | 'off' | 'waiting';
 
 export function alertTone(alert: Pick<Alert, 'state' | 'severity'>): Tone {
   if (alert.state === 'resolved') return 'ok';

@@ -84,7 +84,7 @@ export const en = {
   strategy: { one_by_one: 'One by one', all_at_once: 'All at once' } satisfies Record<Strategy, string> as Record<Strategy, string>,
   overview: {
     title: 'Overview', wrong: 'Wrong now', quiet: 'All quiet', quietText: (hosts: number) => `No alert fires, all ${hosts} connected hosts answer, no deployment has failed in the last 24 hours, every message was delivered.`,
-    noHosts: 'Nothing is watched yet. Add a first host.', changed: 'What changed', changedEmpty: 'Nothing changed in the last 24 hours.', last24: 'last 24 hours', fleet: 'Fleet', hostSilent: (name: string) => `${name} is silent`,
+    noHosts: 'Nothing is watched yet. Add a first host.', changed: 'What changed', changedEmpty: 'Nothing changed in the last 24 hours.', last24: 'last 24 hours', joined: 'Joined', fleet: 'Fleet', hostSilent: (name: string) => `${name} is silent`,
     silentFor: 'last seen', deployRunning: (name: string) => `${name} is being deployed`, deployFailed: (name: string) => `Deployment of ${name} failed`, deployAborted: (name: string) => `Deployment of ${name} was aborted`,
     deploySucceeded: (name: string) => `${name} deployed`, rolledBack: (name: string) => `${name} rolled back`, undelivered: (channel: string) => `Message to ${channel} was given up`, throttled: (channel: string) => `Message to ${channel} waits for its quota`,
     fired: (name: string) => `${name} fired`, resolved: (name: string) => `${name} resolved`, enrolled: (name: string) => `${name} joined`, by: (who: string) => `by ${who}`, onHosts: (n: number) => `on ${plural(n, 'host')}`,

@@ -50,7 +50,7 @@ export const zh: Catalogue = {
   },
   hosts: {
     title: '主机', search: '按名称、标签、地域筛选', count: (n) => `${n} 台主机`, shown: (n, all) => (n === all ? `${n} 台主机` : `${n} / ${all} 台主机`),
-    add: '添加主机', name: '主机', state: '状态', env: '环境', region: '地域', cpu: 'CPU,%', memory: '内存，%', disk: '最满磁盘，%', load: '负载', network: '网络',
+    add: '添加主机', name: '主机', state: '状态', env: '环境', region: '地域', cpu: 'CPU，%', memory: '内存，%', disk: '最满磁盘，%', load: '负载', network: '网络',
     lastSeen: '最后在线', emptyTitle: '还没有主机', emptyText: '安装了 Agent 的主机会在几秒内出现在这里，显示其负载、内存、磁盘和网络。请生成命令并以 root 身份在主机上运行。',
     noMatch: '没有符合筛选条件的主机', clear: '清除筛选', anyState: '全部状态', sparkHelp: '最近一小时；同一列使用同一刻度', cores: (n) => `共 ${n} 核`, noValues: '未能读取数值',
   },
@@ -79,7 +79,7 @@ export const zh: Catalogue = {
   strategy: { one_by_one: '逐台', all_at_once: '同时' },
   overview: {
     title: '总览', wrong: '当前问题', quiet: '一切正常', quietText: (hosts) => `没有触发中的告警，${hosts} 台已连接主机均有响应，24 小时内没有失败的部署，通知均已送达。`,
-    noHosts: '还没有监控对象，请先添加主机。', changed: '最近变更', changedEmpty: '24 小时内没有变更。', last24: '最近 24 小时', fleet: '主机概况', hostSilent: (name) => `${name} 失联`,
+    noHosts: '还没有监控对象，请先添加主机。', changed: '最近变更', changedEmpty: '24 小时内没有变更。', last24: '最近 24 小时', joined: '加入', fleet: '主机概况', hostSilent: (name) => `${name} 失联`,
     silentFor: '最后在线', deployRunning: (name) => `${name} 正在部署`, deployFailed: (name) => `${name} 部署失败`, deployAborted: (name) => `${name} 部署已中止`,
     deploySucceeded: (name) => `${name} 部署完成`, rolledBack: (name) => `${name} 已回滚`, undelivered: (channel) => `发往 ${channel} 的通知已放弃`, throttled: (channel) => `发往 ${channel} 的通知等待配额`,
     fired: (name) => `${name} 触发`, resolved: (name) => `${name} 恢复`, enrolled: (name) => `${name} 加入`, by: (who) => `由 ${who}`, onHosts: (n) => `${n} 台主机`,
