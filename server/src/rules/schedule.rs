@@ -32,6 +32,12 @@ impl Schedule {
     pub const fn after(self, now_ms: UnixMs) -> UnixMs {
         self.at_or_before(now_ms) + self.interval_ms
     }
+
+    /// Evaluations between two times that did not take place.
+    #[must_use]
+    pub fn missed(self, last_ms: UnixMs, now_ms: UnixMs) -> u64 {
+        u64::try_from((now_ms - last_ms) / self.interval_ms - 1).unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +54,7 @@ mod tests {
         let woke = 1_000_009_000 + 3_600_001;
         assert_eq!(schedule.at_or_before(woke), 1_000_009_000 + 3_600_000);
         assert!(schedule.after(woke) - woke <= 15_000);
+        assert_eq!((schedule.missed(0, 15_000), schedule.missed(0, 60_000), schedule.missed(60_000, 0)), (0, 3, 0));
         // The clock went back an hour.
         assert!(schedule.after(woke - 3_600_000) - (woke - 3_600_000) <= 15_000);
         let offsets: std::collections::BTreeSet<i64> = (0..50)

@@ -17,7 +17,9 @@ mod lex;
 mod parse;
 mod value;
 
+pub(crate) use functions::url_encode;
 pub use value::QueryFn;
+pub(crate) use value::go_e_shortest;
 
 use shipwatch_common::{model::Labels, time::UnixMs};
 

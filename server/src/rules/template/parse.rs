@@ -51,7 +51,7 @@ struct Parser<'a> {
 }
 
 /// How a block ended.
-enum End {
+enum Stop {
     Text,
     End,
     Else(Vec<Token>),
@@ -61,14 +61,14 @@ pub(super) fn parse(source: &str) -> Result<Vec<Node>, String> {
     let variables = ["labels", "externalLabels", "externalURL", "value", ""].map(str::to_owned).to_vec();
     let mut parser = Parser { parts: lex::split(source)?.into(), variables, depth: 0 };
     match parser.block()? {
-        (nodes, End::Text) => Ok(nodes),
-        (_, End::End) => Err("unexpected {{end}}".to_owned()),
-        (_, End::Else(_)) => Err("unexpected {{else}}".to_owned()),
+        (nodes, Stop::Text) => Ok(nodes),
+        (_, Stop::End) => Err("unexpected {{end}}".to_owned()),
+        (_, Stop::Else(_)) => Err("unexpected {{else}}".to_owned()),
     }
 }
 
 impl Parser<'_> {
-    fn block(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn block(&mut self) -> Result<(Vec<Node>, Stop), String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("nested deeper than {MAX_DEPTH} levels"));
@@ -76,7 +76,7 @@ impl Parser<'_> {
         let scope = self.variables.len();
         let mut nodes = Vec::new();
         let end = loop {
-            let Some(part) = self.parts.pop_front() else { break End::Text };
+            let Some(part) = self.parts.pop_front() else { break Stop::Text };
             let action = match part {
                 Part::Text(text) => {
                     nodes.push(Node::Text(text.to_owned()));
@@ -86,8 +86,8 @@ impl Parser<'_> {
             };
             let mut tokens = lex::tokens(action)?;
             match tokens.first() {
-                Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => break End::End,
-                Some(Token::Word(word)) if word == "else" => break End::Else(tokens.split_off(1)),
+                Some(Token::Word(word)) if word == "end" && tokens.len() == 1 => break Stop::End,
+                Some(Token::Word(word)) if word == "else" => break Stop::Else(tokens.split_off(1)),
                 Some(Token::Word(word)) if matches!(word.as_str(), "if" | "with" | "range") => {
                     let word = word.clone();
                     nodes.push(self.control(&word, tokens.split_off(1))?);
@@ -131,13 +131,13 @@ impl Parser<'_> {
             let (body, end) = self.block()?;
             branches.push((condition, body));
             match end {
-                End::Text => return Err("unexpected EOF: {{if}} without {{end}}".to_owned()),
-                End::End => return Ok(Node::If { branches, otherwise: Vec::new() }),
-                End::Else(rest) if rest.is_empty() => {
+                Stop::Text => return Err("unexpected EOF: {{if}} without {{end}}".to_owned()),
+                Stop::End => return Ok(Node::If { branches, otherwise: Vec::new() }),
+                Stop::Else(rest) if rest.is_empty() => {
                     let otherwise = self.last_block("if")?;
                     return Ok(Node::If { branches, otherwise });
                 }
-                End::Else(mut rest) => {
+                Stop::Else(mut rest) => {
                     if rest.first() != Some(&Token::Word("if".to_owned())) {
                         return Err("after `else` only `if` may follow".to_owned());
                     }
@@ -150,16 +150,16 @@ impl Parser<'_> {
     fn body_and_else(&mut self, word: &str) -> Result<(Vec<Node>, Vec<Node>), String> {
         let (body, end) = self.block()?;
         match end {
-            End::End => Ok((body, Vec::new())),
-            End::Else(rest) if rest.is_empty() => Ok((body, self.last_block(word)?)),
-            End::Else(_) => Err(format!("`{word}` takes a plain {{{{else}}}}")),
-            End::Text => Err(format!("unexpected EOF: {{{{{word}}}}} without {{{{end}}}}")),
+            Stop::End => Ok((body, Vec::new())),
+            Stop::Else(rest) if rest.is_empty() => Ok((body, self.last_block(word)?)),
+            Stop::Else(_) => Err(format!("`{word}` takes a plain {{{{else}}}}")),
+            Stop::Text => Err(format!("unexpected EOF: {{{{{word}}}}} without {{{{end}}}}")),
         }
     }
 
     fn last_block(&mut self, word: &str) -> Result<Vec<Node>, String> {
         match self.block()? {
-            (nodes, End::End) => Ok(nodes),
+            (nodes, Stop::End) => Ok(nodes),
             _ => Err(format!("{{{{else}}}} of {{{{{word}}}}} without {{{{end}}}}")),
         }
     }

@@ -159,3 +159,14 @@ pub(super) fn go_e(value: f64, precision: usize) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.unsigned_abs())
 }
+
+/// Go's `%e` with the fewest digits: how Prometheus' API writes an alert's value.
+pub(crate) fn go_e_shortest(value: f64) -> String {
+    if let Some(text) = special(value) {
+        return text.to_owned();
+    }
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.unsigned_abs())
+}
