@@ -206,9 +206,10 @@ fn start_collect(config: &Config, masker: &Arc<Masker>, own: own_metrics::Source
         .map_err(|error| StartError::Part(format!("collect: {error}")))?;
     let (stop, stopped) = std_mpsc::channel::<()>();
     let thread = thread::Builder::new().name("collect".to_owned()).spawn(move || {
+        let mut last = i64::MIN;
         loop {
-            let now = now_ms();
-            let batch = collectors.tick(now);
+            last = tick_time(now_ms(), interval_ms, last);
+            let batch = collectors.tick(last);
             if let Err(error) = spool.append_metrics(&batch) {
                 // Telemetry of a full disk is best told while it lasts: the count comes with the next tick that fits.
                 if lost.fetch_add(batch.samples.len() as u64, Ordering::Relaxed) == 0 {
@@ -225,6 +226,15 @@ fn start_collect(config: &Config, masker: &Arc<Masker>, own: own_metrics::Source
         }
     });
     Ok((stop, thread.map_err(io_error("thread collect"))?))
+}
+
+/// The time that a tick's samples get: the multiple of the interval if the tick came within a hundredth of it, so that times
+/// stay regular and cost next to nothing to store; never one that was given before.
+fn tick_time(now: i64, interval_ms: i64, last: i64) -> i64 {
+    let late = now.rem_euclid(interval_ms);
+    let nearest = if late * 2 < interval_ms { now - late } else { now - late + interval_ms };
+    let near = (now - nearest).abs() <= interval_ms / 100;
+    if near && nearest > last { nearest } else { now }
 }
 
 fn start_tail(
@@ -288,4 +298,22 @@ fn forward(executor: Executor, mut inbox: mpsc::Receiver<Command>, stop: Cancell
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_near_the_grid_are_on_it_and_no_time_comes_twice() {
+        for (now, last, expected) in [
+            (15_003, 0, 15_000),
+            (14_990, 0, 15_000),
+            (15_151, 0, 15_151),
+            (15_003, 15_000, 15_003),
+            (-15_003, i64::MIN, -15_000),
+        ] {
+            assert_eq!(tick_time(now, 15_000, last), expected, "{now} after {last}");
+        }
+    }
 }

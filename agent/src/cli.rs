@@ -26,14 +26,12 @@ use std::{
     sync::Arc,
 };
 
-const CONFIG_FILE: &str = "/etc/shipwatch/agent.toml";
-
 /// The Shipwatch agent: collects, masks, ships and deploys on this host.
 #[derive(Debug, Parser)]
 #[command(name = "shipwatch-agent", version, about, max_term_width = 100)]
 struct Cli {
     /// Configuration file.
-    #[arg(long, global = true, value_name = "FILE", default_value = CONFIG_FILE)]
+    #[arg(long, global = true, value_name = "FILE", default_value = Config::FILE)]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,

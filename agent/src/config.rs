@@ -45,14 +45,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a configuration file; a missing one is the default. `env` is the environment.
+    /// Where the file is unless the command line says otherwise. This one may be missing: then everything is as by default.
+    pub const FILE: &str = "/etc/shipwatch/agent.toml";
+
+    /// Reads a configuration file. `env` is the environment.
     ///
     /// # Errors
     /// All mistakes at once, or a file that cannot be read.
     pub fn read(path: &Path, env: &[(String, String)]) -> Result<Self, ConfigError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            // A file that somebody named and that is not there is a mistake, not a wish for the defaults.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(Self::FILE) => String::new(),
             Err(source) => return Err(ConfigError::Io { path: path.to_owned(), source }),
         };
         Ok(Self::parse(&text, path, env)?)

@@ -209,7 +209,9 @@ pub async fn connect(server: &str, trust: &Trust<'_>) -> Result<(quinn::Endpoint
 #[must_use]
 pub fn explain(error: &quinn::ConnectionError) -> String {
     let text = error.to_string();
-    let hint = if text.contains("UnknownIssuer") || text.contains("UnknownCA") || text.contains("unknown ca") {
+    // Two servers' CAs have the same name and other keys, which shows as a bad signature.
+    let foreign = ["UnknownIssuer", "BadSignature", "UnknownCA", "unknown ca"].iter().any(|word| text.contains(word));
+    let hint = if foreign {
         "; this is not the server that the agent was enrolled with (its CA differs): enrol again, or check the address"
     } else if text.contains("Expired") || text.contains("expired") {
         "; a certificate is out of date: check the clocks of both machines, or enrol again"

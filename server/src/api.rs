@@ -75,7 +75,8 @@ impl Config {
         if self.tls_certificate.is_empty() != self.tls_key.is_empty() {
             problems.add("tls_certificate", "and `tls_key` belong together: give both or none");
         }
-        if !self.external_url.is_empty() && !(self.external_url.starts_with("http://") || self.external_url.starts_with("https://")) {
+        let schemes = ["http://", "https://"];
+        if !self.external_url.is_empty() && !schemes.iter().any(|scheme| self.external_url.starts_with(scheme)) {
             problems.add("external_url", "must begin with http:// or https://");
         }
         if self.session_life < Duration::from_secs(60) {

@@ -309,8 +309,8 @@ pub fn authority(data: &Path) -> Result<Authority, StartError> {
             info!(fingerprint = %identity::hex(&identity::fingerprint(authority.certificate())), "made a certificate authority for this server");
             Ok(authority)
         }
-        // A crash between the two files of the very first start: no agent can know this CA yet.
-        (Err(missing), Ok(_)) if missing.kind() == io::ErrorKind::NotFound => {
+        // A crash between the two files of the very first start: no agent can know this CA yet, and there is no database.
+        (Err(missing), Ok(_)) if missing.kind() == io::ErrorKind::NotFound && matches!(data.join("control.db").try_exists(), Ok(false)) => {
             fs::remove_file(&key).map_err(io_error(shown))?;
             authority(data)
         }
@@ -349,4 +349,27 @@ async fn ensure_admin(store: &Store, given: Option<&str>, data: &Path) -> Result
     let password_hash = auth::hash_password(&password).map_err(StartError::Part)?;
     store.set_user(User { name: ADMIN.to_owned(), role: "admin".to_owned(), password_hash }, "start", now_ms()).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ca_is_made_once_and_its_key_is_never_thrown_away_once_agents_may_know_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = authority(dir.path()).unwrap();
+        assert_eq!(authority(dir.path()).unwrap().certificate(), made.certificate());
+        let (certificate, key) = (dir.path().join("ca/ca.der"), dir.path().join("ca/ca.key.der"));
+        let key_before = fs::read(&key).unwrap();
+
+        fs::write(dir.path().join("control.db"), "").unwrap();
+        fs::remove_file(&certificate).unwrap();
+        let error = authority(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("restore them from a backup"), "{error}");
+        assert_eq!(fs::read(&key).unwrap(), key_before);
+
+        fs::remove_file(dir.path().join("control.db")).unwrap();
+        assert_ne!(authority(dir.path()).unwrap().certificate(), made.certificate(), "the very first start was cut off: begun anew");
+    }
 }

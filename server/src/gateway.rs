@@ -104,7 +104,10 @@ pub(crate) struct Shared {
 
 /// The last sequence of a source that the series engine has stored; given by `app`.
 #[derive(Clone)]
-pub struct Marks(pub Arc<dyn Fn(&str) -> Option<u64> + Send + Sync>);
+pub struct Marks(pub Arc<Lookup>);
+
+/// From a source to its last stored sequence.
+type Lookup = dyn Fn(&str) -> Option<u64> + Send + Sync;
 
 impl std::fmt::Debug for Marks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -24,14 +24,12 @@ use std::{
     sync::Arc,
 };
 
-const CONFIG_FILE: &str = "/etc/shipwatch/server.toml";
-
 /// The Shipwatch server: stores, queries, alerts, rolls out.
 #[derive(Debug, Parser)]
 #[command(name = "shipwatch-server", version, about, max_term_width = 100)]
 struct Cli {
     /// Configuration file.
-    #[arg(long, global = true, value_name = "FILE", default_value = CONFIG_FILE)]
+    #[arg(long, global = true, value_name = "FILE", default_value = Config::FILE)]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,

@@ -42,6 +42,10 @@ fn every_mistake_in_a_configuration_is_told_at_once() {
         assert!(server.contains(expected), "missing {expected:?} in:\n{server}");
     }
     assert!(tell("shipwatch-server", "[api\n").contains("x.toml:1: is not valid TOML"));
+    for program in ["shipwatch-agent", "shipwatch-server"] {
+        let missing = run(program, &["check", "--config", "/nowhere/x.toml"], &[]);
+        assert!(!missing.status.success() && said(&missing).contains("/nowhere/x.toml: No such file"), "{}", said(&missing));
+    }
     let environment = run("shipwatch-server", &["check"], &[("SHIPWATCH_GATEWAY_MAX_CONNECTIONS", "many")]);
     assert!(said(&environment).contains("environment SHIPWATCH_GATEWAY_MAX_CONNECTIONS"), "{}", said(&environment));
 }

@@ -1,7 +1,7 @@
 //! A relay for UDP between an agent and its server that can be cut: what a broken network does to both.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -59,23 +59,28 @@ async fn forward(front: Arc<UdpSocket>, to: SocketAddr, cut: Arc<AtomicBool>) {
         if cut.load(Ordering::SeqCst) {
             continue;
         }
-        if !backs.contains_key(&from) {
-            let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
-            back.connect(to).await.expect("the server's address");
-            backs.insert(from, Arc::clone(&back));
-            let (front, cut) = (Arc::clone(&front), Arc::clone(&cut));
-            returns.spawn(async move {
-                let mut buffer = vec![0; 65_536];
-                loop {
-                    // An error only tells that the server is not there just now.
-                    if let Ok(size) = back.recv(&mut buffer).await
-                        && !cut.load(Ordering::SeqCst)
-                    {
-                        let _lost = front.send_to(&buffer[..size], from).await;
-                    }
-                }
-            });
+        let back = match backs.entry(from) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => {
+                let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
+                back.connect(to).await.expect("the server's address");
+                returns.spawn(bring_back(Arc::clone(&back), Arc::clone(&front), from, Arc::clone(&cut)));
+                Arc::clone(new.insert(back))
+            }
+        };
+        let _lost = back.send(&buffer[..size]).await;
+    }
+}
+
+/// The other direction of one client.
+async fn bring_back(back: Arc<UdpSocket>, front: Arc<UdpSocket>, to: SocketAddr, cut: Arc<AtomicBool>) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        // An error only tells that the server is not there just now.
+        if let Ok(size) = back.recv(&mut buffer).await
+            && !cut.load(Ordering::SeqCst)
+        {
+            let _lost = front.send_to(&buffer[..size], to).await;
         }
-        let _lost = backs[&from].send(&buffer[..size]).await;
     }
 }

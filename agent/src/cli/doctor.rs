@@ -88,7 +88,7 @@ fn state(dir: &Path) -> Finding {
             warning("state", format!("{} can be read by others; the agent makes it private at its next start", dir.display()))
         }
         (_, Ok(space)) if space.f_bavail * space.f_frsize < 512 << 20 => {
-            let free_mib = space.f_bavail * space.f_frsize >> 20;
+            let free_mib = (space.f_bavail * space.f_frsize) >> 20;
             warning("state", format!("only {free_mib} MiB are free at {}; the spool may need up to 416 MiB (see [spool])", dir.display()))
         }
         _ => good("state", dir.display().to_string()),

@@ -322,7 +322,7 @@ fn a_file_without_permission_is_read_when_it_is_restored() {
     use std::os::unix::fs::PermissionsExt as _;
     let mut bench = Bench::new(|_| {});
     bench.write("a.log", "1\n");
-    fs::set_permissions(bench.path("a.log"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(bench.path("a.log"), fs::Permissions::from_mode(0o000)).unwrap();
     bench.poll();
     fs::set_permissions(bench.path("a.log"), fs::Permissions::from_mode(0o644)).unwrap();
     bench.poll();

@@ -285,7 +285,7 @@ impl Engine {
         if self.hooks.stop_before_cleanup.load(Relaxed) {
             return Err(Error::Stopped { reason: "a test asked for it".to_owned() });
         }
-        self.ask(|reply| Message::EndSeal { cutoff, last_frame: plan.last_frame, reply })?;
+        self.ask(|reply| Message::EndSeal { cutoff: plan.cutoff, last_frame: plan.last_frame, reply })?;
         info!(days = report.day_files, chunks = report.chunks, samples = report.samples, "sealed samples");
         Ok(report)
     }

@@ -223,6 +223,8 @@ pub(crate) struct Head {
     by_labels: HashMap<Arc<Labels>, u32>,
     pub(crate) postings: Postings,
     generations: Vec<Arc<Generation>>,
+    /// Of the newest generation.
+    cutoff: i64,
 }
 
 impl Head {
@@ -264,8 +266,12 @@ impl Head {
         }
     }
 
-    /// Moves everything before `cutoff` into a new generation.
-    pub(crate) fn begin_seal(&mut self, cutoff: i64) {
+    /// Moves everything before the cutoff into a new generation. The cutoff never falls behind that of a seal that failed and
+    /// whose generation is still here (the clock may have jumped back): both are finished together, so one cutoff must cover
+    /// both. Gives the cutoff that was used.
+    pub(crate) fn begin_seal(&mut self, cutoff: i64) -> i64 {
+        let cutoff = if self.generations.is_empty() { cutoff } else { cutoff.max(self.cutoff) };
+        self.cutoff = cutoff;
         let mut series = HashMap::new();
         for (slot, entry) in self.entries.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
@@ -277,6 +283,7 @@ impl Head {
         if !series.is_empty() {
             self.generations.push(Arc::new(Generation { series }));
         }
+        cutoff
     }
 
     /// Oldest first.

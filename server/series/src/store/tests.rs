@@ -508,6 +508,23 @@ fn queries_over_head_and_days_are_queries_over_the_samples() {
     }
 }
 
+/// A seal that failed, then a clock that jumped back: the next seal finishes both, and a restart finds nothing amiss.
+#[test]
+fn a_clock_that_jumps_back_after_a_failed_seal_leaves_no_frame_without_its_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path());
+    engine.append_at(DAY0 + HOUR, vec![batch("", 0, vec![sample("a", DAY0, 1.0)])]).unwrap();
+    engine.hooks.stop_before_cleanup.store(true, Relaxed);
+    engine.seal(DAY0 + 3 * HOUR).unwrap_err();
+    engine.hooks.stop_before_cleanup.store(false, Relaxed);
+    engine.seal(DAY0).unwrap();
+    let found = all(&engine);
+    drop(engine);
+    let (engine, report) = open(dir.path());
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(all(&engine), found);
+}
+
 /// Many threads append and read while seals run: nothing acknowledged is ever missing.
 #[test]
 fn readers_and_seals_run_beside_appends() {

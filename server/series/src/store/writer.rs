@@ -42,6 +42,8 @@ pub(crate) enum Message {
 
 /// What a seal has to write.
 pub(crate) struct SealPlan {
+    /// Everything before it is in the generations; not before the one that was asked for.
+    pub(crate) cutoff: i64,
     /// Frames up to this one are in the generations.
     pub(crate) last_frame: i64,
     pub(crate) generations: Vec<Arc<Generation>>,
@@ -276,8 +278,8 @@ impl Writer {
         let sql = "SELECT coalesce(max(id), 0) FROM frames";
         let last_frame = self.connection.query_row(sql, [], |row| row.get(0)).map_err(|e| sqlite::error("read", &self.path, &e))?;
         let mut head = write_lock(&self.head);
-        head.begin_seal(cutoff);
-        Ok(SealPlan { last_frame, generations: head.generations() })
+        let cutoff = head.begin_seal(cutoff);
+        Ok(SealPlan { cutoff, last_frame, generations: head.generations() })
     }
 
     /// Forgets what is in day files: first on disk, then in memory.

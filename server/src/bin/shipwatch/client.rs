@@ -18,6 +18,9 @@ pub(crate) enum CliError {
         /// Why.
         reason: String,
     },
+    /// The server went away in the middle of a stream.
+    #[error("the stream broke: {0}")]
+    Broken(String),
     /// The credentials are missing or wrong.
     #[error("{0}\nset SHIPWATCH_TOKEN to an API token, or run `shipwatch login`")]
     Unauthenticated(String),
@@ -37,7 +40,7 @@ impl CliError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Unreachable { .. } | Self::Unauthenticated(_) => 3,
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Unauthenticated(_) => 3,
             Self::Refused(_) | Self::Output(_) => 1,
         }
     }
@@ -210,7 +213,7 @@ impl Events {
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(CliError::Refused(format!("the stream broke: {}", source(&error)))),
+                Err(error) => return Err(CliError::Broken(source(&error))),
             }
         }
     }

@@ -73,6 +73,16 @@ pub(crate) async fn hosts(client: &Client, out: &mut Out, host: Option<&str>, en
     Ok(true)
 }
 
+pub(crate) async fn revoke(client: &Client, out: &mut Out, host: &str) -> Result<bool, CliError> {
+    let host = client.post(&format!("{API}/hosts/{}/revoke", path_part(host)), &serde_json::json!({})).await?;
+    if out.json() {
+        out.value(&host)?;
+    } else {
+        out.line(&format!("revoked {} ({})", text(&host, "/name"), text(&host, "/id")))?;
+    }
+    Ok(true)
+}
+
 pub(crate) async fn query(client: &Client, out: &mut Out, args: &QueryArgs) -> Result<bool, CliError> {
     let answer = if let Some(range) = &args.range {
         let range = parse_duration(range).map_err(CliError::Usage)?;
@@ -162,7 +172,9 @@ fn print_entry(out: &mut Out, entry: &Value) -> std::io::Result<()> {
     let ts_ns: i64 = text(entry, "/ts_ns").parse().unwrap_or(0);
     let time = jiff::Timestamp::from_nanosecond(i128::from(ts_ns))
         .map_or_else(|_| ts_ns.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%m-%d %H:%M:%S%.3f").to_string());
-    out.line(&format!("{time} {} {}  {}", text(entry, "/labels/host"), text(entry, "/labels/filename"), text(entry, "/line")))
+    let line = format!("{} {}  {}", text(entry, "/labels/host"), text(entry, "/labels/filename"), text(entry, "/line"));
+    let line = format!("{time} {}", out.foreign(&line));
+    out.line(&line)
 }
 
 pub(crate) async fn alerts(client: &Client, out: &mut Out, state: &str) -> Result<bool, CliError> {

@@ -6,6 +6,7 @@
 mod client;
 mod commands;
 mod output;
+mod progress;
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
@@ -39,6 +40,9 @@ enum Command {
         #[arg(long)]
         env: Option<String>,
     },
+    /// Does something to one host.
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Evaluates PromQL, now or over a range.
     Query(QueryArgs),
     /// Searches log lines, or follows them.
@@ -66,6 +70,11 @@ enum Command {
         /// How many to list.
         #[arg(long, default_value_t = 20)]
         limit: u32,
+    },
+    /// Starts no further host of a deployment and makes running ones go back.
+    Abort {
+        /// The deployment's id.
+        deployment: String,
     },
     /// API tokens and enrolment tokens.
     #[command(subcommand)]
@@ -128,6 +137,15 @@ struct DeployArgs {
     /// Returns at once instead of following.
     #[arg(long)]
     no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum HostCommand {
+    /// Refuses the host's certificate from now on and closes its connection; to come back it must be enrolled again.
+    Revoke {
+        /// Name or id.
+        host: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -195,6 +213,7 @@ async fn run(
 ) -> Result<bool, client::CliError> {
     match command {
         Command::Hosts { host, env } => commands::hosts(client, out, host.as_deref(), env.as_deref()).await,
+        Command::Host(HostCommand::Revoke { host }) => commands::revoke(client, out, &host).await,
         Command::Query(args) => commands::query(client, out, &args).await,
         Command::Logs(args) => commands::logs(client, out, &args).await,
         Command::Alerts { state } => commands::alerts(client, out, &state).await,
@@ -202,6 +221,7 @@ async fn run(
         Command::Rollback { deployment, no_wait } => commands::deploy::roll_back(client, out, &deployment, !no_wait).await,
         Command::Deployments { deployment: Some(id), .. } => commands::deploy::show(client, out, &id).await,
         Command::Deployments { deployment: None, limit } => commands::deploy::list(client, out, limit).await,
+        Command::Abort { deployment } => commands::deploy::abort(client, out, &deployment).await,
         Command::Token(command) => commands::token::run(client, out, command).await,
         Command::Login { user } => commands::token::login(client, out, &user, environment).await,
     }

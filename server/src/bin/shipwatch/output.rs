@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
@@ -22,11 +23,35 @@ impl Out {
         self.json
     }
 
+    /// Whether a view may be drawn over itself.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.terminal && !self.json
+    }
+
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.raw(&format!("{text}\n"))
+    }
+
+    /// As it is, escape sequences included.
+    pub(crate) fn raw(&mut self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
-        out.write_all(b"\n")?;
         out.flush()
+    }
+
+    /// Text that came from elsewhere: on a terminal its control characters are shown, not obeyed.
+    pub(crate) fn foreign<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.terminal { visible(text) } else { Cow::Borrowed(text) }
+    }
+
+    /// Rows without a head, each cut to the terminal's width; gives their number.
+    pub(crate) fn block(&mut self, rows: &[Vec<String>]) -> io::Result<usize> {
+        let columns = terminal_size::terminal_size().map_or(80, |(columns, _)| usize::from(columns.0));
+        let lines = layout(rows);
+        for line in &lines {
+            self.line(&cut(line, columns.saturating_sub(1)))?;
+        }
+        Ok(lines.len())
     }
 
     pub(crate) fn value(&mut self, value: &Value) -> io::Result<()> {
@@ -47,10 +72,17 @@ impl Out {
 
     /// Columns as wide as their widest cell.
     pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-        for line in layout(head, rows) {
+        let head = head.iter().map(|&title| title.to_owned()).collect();
+        let rows = rows.iter().map(|row| row.iter().map(|cell| self.cell(cell)).collect());
+        for line in layout(&std::iter::once(head).chain(rows).collect::<Vec<_>>()) {
             self.line(&line)?;
         }
         Ok(())
+    }
+
+    /// A table's cell: our own colours stay, everything else that a terminal obeys is shown instead.
+    fn cell(&self, text: &str) -> String {
+        if text.starts_with("\u{1b}[") && text.ends_with("\u{1b}[0m") { text.to_owned() } else { self.foreign(text).into_owned() }
     }
 
     /// Text in a state's colour, on a terminal.
@@ -89,12 +121,36 @@ fn width(text: &str) -> usize {
     width
 }
 
-fn layout(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
-    let head: Vec<String> = head.iter().map(|&title| title.to_owned()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+/// Control characters as what they are, tabs excepted.
+fn visible(text: &str) -> Cow<'_, str> {
+    let obeyed = |character: char| character.is_control() && character != '\t';
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    text.chars().map(|c| if obeyed(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect::<String>().into()
+}
+
+/// At most this many cells; what is coloured ends without its colour's end, so that is added.
+fn cut(line: &str, cells: usize) -> String {
+    if width(line) <= cells {
+        return line.to_owned();
+    }
+    let mut kept = String::new();
+    for character in line.chars() {
+        kept.push(character);
+        if width(&kept) > cells {
+            kept.pop();
+            break;
+        }
+    }
+    kept + "\u{1b}[0m"
+}
+
+fn layout(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> =
-        (0..head.len()).map(|column| all.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0)).collect();
-    all.iter()
+        (0..columns).map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0)).collect();
+    rows.iter()
         .map(|row| {
             let mut line = String::new();
             for (cell, wide) in row.iter().zip(&widths) {
@@ -125,8 +181,16 @@ mod tests {
 
     #[test]
     fn columns_line_up_also_with_han() {
-        let rows = vec![vec!["主机一".to_owned(), "1".to_owned()], vec!["b".to_owned(), "22".to_owned()]];
-        assert_eq!(layout(&["NAME", "N"], &rows), ["NAME    N", "主机一  1", "b       22"]);
+        let rows = [["NAME", "N"], ["主机一", "1"], ["b", "22"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(layout(&rows), ["NAME    N", "主机一  1", "b       22"]);
+        assert_eq!(cut("主机一 up", 5), "主机\u{1b}[0m");
+        assert_eq!(cut("b", 5), "b");
+    }
+
+    #[test]
+    fn a_line_from_elsewhere_cannot_drive_the_terminal() {
+        assert_eq!(visible("a\tb"), "a\tb");
+        assert_eq!(visible("\u{1b}[2Jx\u{9b}\r"), "\\u{1b}[2Jx\\u{9b}\\u{d}");
     }
 
     #[test]

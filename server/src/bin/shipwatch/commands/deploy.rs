@@ -5,9 +5,11 @@ use crate::{
     DeployArgs,
     client::{CliError, Client},
     output::{Out, ago},
+    progress::{Progress, View},
 };
 use serde_json::{Value, json};
 use shipwatch_common::time::now_ms;
+use std::time::Duration;
 
 /// `label=value` pairs from the command line.
 pub(crate) fn pairs(given: &[String]) -> Result<Value, CliError> {
@@ -52,38 +54,35 @@ async fn begun(client: &Client, out: &mut Out, created: &Value, wait: bool) -> R
         let what = if created["rollback_of"].is_null() { "deploying" } else { "rolling back" };
         out.line(&format!("{what} {} {} ({})", text(created, "/app"), text(created, "/release"), text(created, "/id")))?;
     }
-    follow(client, out, &text(created, "/id")).await
+    follow(client, out, created).await
 }
 
+/// Attempts to reach a server that went away while a deployment is followed, a second apart.
+const RECONNECTS: u32 = 30;
+
 /// Shows events as they come, then the end. Picks up again after a broken stream.
-async fn follow(client: &Client, out: &mut Out, id: &str) -> Result<bool, CliError> {
+async fn follow(client: &Client, out: &mut Out, created: &Value) -> Result<bool, CliError> {
+    let id = text(created, "/id");
+    let mut view = View::new(Progress::new(created));
     let mut after = "0".to_owned();
     let mut failures = 0;
     loop {
-        let mut events = match client.events(&format!("{API}/deployments/{id}/events"), &[("after", &after)]).await {
-            Ok(events) => events,
-            Err(CliError::Unreachable { .. }) if failures < 30 => {
-                failures += 1;
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                continue;
-            }
+        let before = after.clone();
+        let ended = follow_once(client, out, &mut view, &id, &mut after).await;
+        view.clear(out)?;
+        match ended {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(CliError::Unreachable { .. } | CliError::Broken(_)) if failures < RECONNECTS => {}
             Err(error) => return Err(error),
-        };
-        let ended = loop {
-            match events.next().await {
-                Ok(Some(event)) if event.name == "end" => break true,
-                Ok(Some(event)) => {
-                    let event: Value = serde_json::from_str(&event.data).unwrap_or_default();
-                    after = text(&event, "/n");
-                    print_event(out, &event)?;
-                }
-                Ok(None) | Err(CliError::Refused(_)) => break false,
-                Err(error) => return Err(error),
-            }
-        };
-        if ended {
-            break;
         }
+        failures = if after == before { failures + 1 } else { 0 };
+        if failures > RECONNECTS {
+            return Err(CliError::Refused(format!(
+                "the server ends the stream of deployment {id} again and again; see `shipwatch deployments {id}`"
+            )));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let deployment = client.get(&format!("{API}/deployments/{id}"), &[]).await?;
     let state = text(&deployment, "/state");
@@ -91,9 +90,28 @@ async fn follow(client: &Client, out: &mut Out, id: &str) -> Result<bool, CliErr
         out.value(&deployment)?;
     } else {
         print_hosts(out, &deployment)?;
-        out.line(&format!("{} {}", out.state(&state), text(&deployment, "/reason").replace('-', "")).trim_end().to_owned())?;
+        let reason = deployment["reason"].as_str().unwrap_or_default();
+        out.line(format!("{} {reason}", out.state(&state)).trim_end())?;
     }
     Ok(state == "succeeded")
+}
+
+/// Follows one stream; `true` if it said that the deployment has ended.
+async fn follow_once(client: &Client, out: &mut Out, view: &mut View, id: &str, after: &mut String) -> Result<bool, CliError> {
+    let mut events = client.events(&format!("{API}/deployments/{id}/events"), &[("after", after)]).await?;
+    loop {
+        let Ok(event) = tokio::time::timeout(Duration::from_secs(1), events.next()).await else {
+            view.tick(out, now_ms())?;
+            continue;
+        };
+        let Some(event) = event? else { return Ok(false) };
+        if event.name == "end" {
+            return Ok(true);
+        }
+        let event: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        *after = text(&event, "/n");
+        view.event(out, &event, now_ms(), |out| print_event(out, &event))?;
+    }
 }
 
 fn print_event(out: &mut Out, event: &Value) -> std::io::Result<()> {
@@ -106,15 +124,19 @@ fn print_event(out: &mut Out, event: &Value) -> std::io::Result<()> {
             let state = out.state(&text(event, "/state"));
             let reason =
                 event["reason"].as_str().filter(|reason| !reason.is_empty()).map_or_else(String::new, |reason| format!(": {reason}"));
+            let reason = out.foreign(&reason).into_owned();
             out.line(&format!("[{host}] {state}{reason}"))
         }
         "step_started" => out.line(&format!("[{host}] {} …", text(event, "/step"))),
         "step_finished" => {
             let mark = if event["ok"] == true { "done" } else { "failed" };
-            out.line(&format!("[{host}] {} {mark} ({}, {} ms)", text(event, "/step"), text(event, "/detail"), text(event, "/took_ms")))
+            let said = format!("[{host}] {} {mark} ({}, {} ms)", text(event, "/step"), text(event, "/detail"), text(event, "/took_ms"));
+            let said = out.foreign(&said).into_owned();
+            out.line(&said)
         }
         _ => {
             for line in event["text"].as_str().unwrap_or_default().lines() {
+                let line = out.foreign(line).into_owned();
                 out.line(&format!("[{host}] {} | {line}", text(event, "/step")))?;
             }
             Ok(())
@@ -151,6 +173,16 @@ pub(crate) async fn show(client: &Client, out: &mut Out, id: &str) -> Result<boo
     }
     print_hosts(out, &deployment)?;
     out.line(&out.state(&text(&deployment, "/state")))?;
+    Ok(true)
+}
+
+pub(crate) async fn abort(client: &Client, out: &mut Out, id: &str) -> Result<bool, CliError> {
+    let deployment = client.post(&format!("{API}/deployments/{}/abort", path_part(id)), &json!({})).await?;
+    if out.json() {
+        out.value(&deployment)?;
+    } else {
+        out.line("aborting: no further host is started, running ones go back")?;
+    }
     Ok(true)
 }
 
