@@ -170,3 +170,66 @@ fn numbers_without_digits_survive_storage() {
         assert!(back.value == value || (back.value.is_nan() && value.is_nan()));
     }
 }
+
+/// A host on which everything that the starter rules look at is wrong, minute by minute over two hours.
+fn sick_host() -> MemSource {
+    let mut source = MemSource::new();
+    let mut put = |name: &str, more: &[(&str, &str)], value: &dyn Fn(f64) -> f64| {
+        let own = [(Labels::NAME, name), ("instance", "web-1"), ("env", "prod"), ("region", "eu"), ("job", "node")];
+        let labels = Arc::new(Labels::new(own.into_iter().chain(more.iter().copied())).unwrap());
+        for minute in 0..=120 {
+            let value = value(f64::from(minute));
+            source.push(Sample { labels: Arc::clone(&labels), ts_ms: i64::from(minute) * MINUTE, value });
+        }
+    };
+    for cpu in ["0", "1"] {
+        put("node_cpu_seconds_total", &[("cpu", cpu), ("mode", "idle")], &|minute| minute * 6.0);
+        put("node_cpu_seconds_total", &[("cpu", cpu), ("mode", "user")], &|minute| minute * 54.0);
+    }
+    put("node_load5", &[], &|_| 9.0);
+    put("node_memory_MemAvailable_bytes", &[], &|_| 2e7);
+    put("node_memory_MemTotal_bytes", &[], &|_| 1e9);
+    put("node_vmstat_oom_kill", &[], &|minute| minute);
+    let disk: &[(&str, &str)] = &[("device", "/dev/sda1"), ("fstype", "ext4"), ("mountpoint", "/")];
+    put("node_filesystem_avail_bytes", disk, &|minute| 2.6e9 - minute * 2e7);
+    put("node_filesystem_size_bytes", disk, &|_| 1e11);
+    put("node_filesystem_files", disk, &|_| 1e6);
+    put("node_filesystem_files_free", disk, &|_| 1e4);
+    put("node_filesystem_readonly", disk, &|_| 0.0);
+    let broken: &[(&str, &str)] = &[("device", "/dev/sdb1"), ("fstype", "xfs"), ("mountpoint", "/")];
+    put("node_filesystem_readonly", broken, &|_| 1.0);
+    for name in ["cpu_waiting", "memory_stalled", "io_stalled"] {
+        put(&format!("node_pressure_{name}_seconds_total"), &[], &|minute| minute * 50.0);
+    }
+    put("node_systemd_unit_state", &[("name", "nginx.service"), ("state", "failed")], &|_| 1.0);
+    put("shipwatch_agent_spool_dropped_records_total", &[("lane", "logs")], &|minute| minute);
+    put("shipwatch_agent_spool_damaged_bytes_total", &[("lane", "logs")], &|_| 0.0);
+    put("shipwatch_agent_tail_lost_bytes_total", &[], &|minute| minute);
+    put("shipwatch_agent_tail_unreadable_files", &[], &|_| 2.0);
+    source
+}
+
+#[test]
+fn every_starter_rule_can_be_computed_and_fires_on_a_sick_host_only() {
+    let text = include_str!("../../../../packaging/rules/starter.yml");
+    let defaults = Defaults { interval: Duration::from_secs(15), query_offset: Duration::ZERO };
+    let groups = parse("starter.yml", text, defaults).unwrap_or_else(|told| panic!("{}", told.join("\n")));
+    let rules = || groups.iter().flat_map(|group| group.rules.iter().map(move |rule| (group, rule)));
+    assert!(rules().count() >= 15);
+    let mut world = World { source: sick_host(), active: ActiveSet::new(), previous: BTreeSet::new() };
+    for (group, rule) in rules() {
+        let one = Group { rules: vec![rule.clone()], ..group.clone() };
+        let Found::Alerts(found) = world.ask(&one, 120 * MINUTE).unwrap_or_else(|error| panic!("{}: {error}", rule.name())) else {
+            panic!("{}", rule.name())
+        };
+        assert_eq!(found.len(), 1, "{}: {found:?}", rule.name());
+        assert_eq!(found[0].labels.get("instance"), Some("web-1"), "{}", rule.name());
+        assert!(found[0].labels.get("severity").is_some() && found[0].annotations["summary"].starts_with("web-1 "), "{found:?}");
+        assert!(!found[0].annotations.values().any(|text| text.contains("error expanding")), "{found:?}");
+    }
+    world.source = MemSource::new();
+    for (group, rule) in rules() {
+        let one = Group { rules: vec![rule.clone()], ..group.clone() };
+        assert_eq!(world.ask(&one, 120 * MINUTE).unwrap(), Found::Alerts(vec![]), "{}", rule.name());
+    }
+}
