@@ -113,7 +113,7 @@ impl World {
         all.iter().map(|one| format!("{} {}", one["name"].as_str().unwrap(), one["state"].as_str().unwrap())).collect()
     }
 
-    async fn query(&self, text: &str, ms: UnixMs) -> Vec<(String, f64)> {
+    fn query(&self, text: &str, ms: UnixMs) -> Vec<(String, f64)> {
         let options = shipwatch_series::promql::EvalOptions::default();
         let output = shipwatch_series::promql::eval_instant(&*self.alerts().parts.series, text, ms, &options).unwrap();
         match output.value {
@@ -158,11 +158,11 @@ async fn a_breach_becomes_a_message_and_its_end_another() {
     assert_eq!(rule["alerts"][0]["annotations"]["summary"], "web-1 95");
     assert_eq!(rule["lastEvaluation"], "2026-11-24T06:30:20Z");
     let firing = r#"ALERTS{alertname="Busy",alertstate="firing",instance="web-1",severity="critical"}"#;
-    assert_eq!(world.query("ALERTS", NOW + 20 * S).await, [(firing.to_owned(), 1.0)]);
-    assert_eq!(world.query("ALERTS_FOR_STATE", NOW + 20 * S).await[0].1, (NOW / S) as f64);
+    assert_eq!(world.query("ALERTS", NOW + 20 * S), [(firing.to_owned(), 1.0)]);
+    assert_eq!(world.query("ALERTS_FOR_STATE", NOW + 20 * S)[0].1, (NOW / S) as f64);
     world.turn(NOW + 50 * S).await;
     assert_eq!(world.states(), ["Busy resolved"]);
-    assert!(world.query("ALERTS", NOW + 50 * S).await.is_empty(), "marked as ended");
+    assert!(world.query("ALERTS", NOW + 50 * S).is_empty(), "marked as ended");
     world.at(NOW + 85 * S);
     world.alerts().flush(false).await.unwrap();
     assert_eq!(world.told().await[1..], ["resolved 【已恢复 resolved】Busy web-1"]);
@@ -253,7 +253,7 @@ async fn recorded_series_are_there_for_the_next_rule_and_survive() {
     world.turn(NOW).await;
     assert_eq!(world.states(), ["Twice firing"], "in the same evaluation");
     world.start().await.unwrap();
-    assert_eq!(world.query("double", NOW).await, [(r#"double{instance="web-1"}"#.to_owned(), 190.0)]);
+    assert_eq!(world.query("double", NOW), [(r#"double{instance="web-1"}"#.to_owned(), 190.0)]);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod exec;
 mod functions;
 mod lex;
 mod parse;
+mod printf;
 mod value;
 
 pub(crate) use functions::url_encode;

@@ -2,7 +2,8 @@
 
 use super::{
     Data,
-    value::{self, Value, go_e, go_f, go_g},
+    printf::{print, printf},
+    value::{self, Value, go_g},
 };
 use shipwatch_common::time;
 use std::cmp::Ordering;
@@ -53,8 +54,6 @@ const NAMES: [&str; 40] = [
 const UNSUPPORTED: [&str; 8] = ["call", "slice", "js", "toTime", "toDuration", "args", "tmpl", "safeHtml"];
 /// Longest pattern of `match` and `reReplaceAll`, compiled.
 const MAX_REGEX_BYTES: usize = 1 << 20;
-/// Widest field of `printf`.
-const MAX_WIDTH: usize = 1_000;
 
 pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name)
@@ -94,7 +93,7 @@ pub(super) fn call(name: &str, arguments: &[Value], data: &Data<'_>) -> Result<V
         "lt" | "le" | "gt" | "ge" => ordered(name, arguments).map(Value::Bool),
         "len" => length(one(arguments)?),
         "index" => index(arguments),
-        "print" => text(arguments.iter().map(Value::show).collect::<Vec<_>>().join(" ")),
+        "print" => text(print(arguments)),
         "println" => text(format!("{}\n", arguments.iter().map(Value::show).collect::<Vec<_>>().join(" "))),
         "printf" => printf(arguments).map(Value::Text),
         "html" => text(html(&one(arguments)?.show())),
@@ -344,83 +343,6 @@ fn timestamp(value: f64) -> String {
         }
         _ => go_g(value, Some(4)),
     }
-}
-
-/// Go's `fmt.Sprintf` for what templates use.
-fn printf(arguments: &[Value]) -> Result<String, String> {
-    let [format, rest @ ..] = arguments else { return Err("printf needs a format".to_owned()) };
-    let mut values = rest.iter();
-    let mut text = String::new();
-    let mut letters = format.text()?.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter != '%' {
-            text.push(letter);
-            continue;
-        }
-        let mut flags = String::new();
-        while let Some(flag) = letters.next_if(|next| "-+0 #".contains(*next)) {
-            flags.push(flag);
-        }
-        let digits = |letters: &mut std::iter::Peekable<std::str::Chars<'_>>| {
-            let mut number = String::new();
-            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
-                number.push(digit);
-            }
-            number.parse::<usize>().ok().map(|number| number.min(MAX_WIDTH))
-        };
-        let width = digits(&mut letters).unwrap_or(0);
-        let precision = letters.next_if_eq(&'.').map(|_| digits(&mut letters).unwrap_or(0));
-        let Some(verb) = letters.next() else {
-            text.push_str("%!(NOVERB)");
-            break;
-        };
-        if verb == '%' {
-            text.push('%');
-            continue;
-        }
-        let shown = values.next().map_or_else(|| format!("%!{verb}(MISSING)"), |value| verb_text(verb, value, precision, &flags));
-        text.push_str(&padded(shown, width, &flags));
-    }
-    let extra: Vec<String> = values.map(|value| format!("{}={}", value.kind(), value.show())).collect();
-    if !extra.is_empty() {
-        text.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
-    }
-    Ok(text)
-}
-
-fn verb_text(verb: char, value: &Value, precision: Option<usize>, flags: &str) -> String {
-    let wrong = || format!("%!{verb}({}={})", value.kind(), value.show());
-    let signed = |text: String| if flags.contains('+') && !text.starts_with(['-', '+']) { format!("+{text}") } else { text };
-    match (verb, value) {
-        ('v', Value::Float(number)) => signed(go_g(*number, precision)),
-        ('v', value) => value.show(),
-        ('s', Value::Text(text)) => precision.map_or_else(|| text.clone(), |most| text.chars().take(most).collect()),
-        ('q', Value::Text(text)) => format!("{text:?}"),
-        ('d', Value::Int(number)) => signed(number.to_string()),
-        ('t', Value::Bool(flag)) => flag.to_string(),
-        ('x', Value::Int(number)) => format!("{number:x}"),
-        ('X', Value::Int(number)) => format!("{number:X}"),
-        ('f' | 'F', Value::Float(number)) => signed(go_f(*number, precision.unwrap_or(6))),
-        ('e', Value::Float(number)) => signed(go_e(*number, precision.unwrap_or(6))),
-        ('g', Value::Float(number)) => signed(go_g(*number, precision)),
-        ('s', Value::Map(_) | Value::List(_)) => value.show(),
-        _ => wrong(),
-    }
-}
-
-fn padded(text: String, width: usize, flags: &str) -> String {
-    let missing = width.saturating_sub(text.chars().count());
-    if missing == 0 {
-        return text;
-    }
-    if flags.contains('-') {
-        return text + &" ".repeat(missing);
-    }
-    if flags.contains('0') && !text.is_empty() {
-        let (sign, digits) = if text.starts_with(['-', '+']) { text.split_at(1) } else { ("", text.as_str()) };
-        return format!("{sign}{}{digits}", "0".repeat(missing));
-    }
-    " ".repeat(missing) + &text
 }
 
 /// As Go's `template.HTMLEscapeString`.

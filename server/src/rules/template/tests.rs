@@ -72,7 +72,7 @@ fn templates_expand_as_prometheus_expands_them() {
         ("{{ len $labels }} {{ index $labels \"env\" }}", 1.0, "3 prod"),
         ("{{ parseDuration \"1m30s\" }} {{ now }}", 1.0, "90 1.7000000005e+09"),
         ("{{ graphLink \"up > 1\" }} {{ pathPrefix }}", 1.0, "/graph?g0.expr=up+%3E+1&g0.tab=0 /base"),
-        ("{{ print $value \"x\" }} {{ html \"<a>\" }}", 1.0, "1 x &lt;a&gt;"),
+        ("{{ print $value \"x\" 2 3 }} {{ html \"<a>\" }}", 1.0, "1x2 3 &lt;a&gt;"),
         ("{{ gt $value 90 }}", 1.0, "<error expanding template: error calling gt: incompatible types for comparison>"),
         ("{{ query \"bad(\" }}", 1.0, "<error expanding template: error calling query: cannot run bad(>"),
         ("{{ query \"none\" | first }}", 1.0, "<error expanding template: error calling first: first() called on vector with no elements>"),
