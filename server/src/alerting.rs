@@ -203,6 +203,7 @@ impl Alerts {
             group_key: r#"{}:{alertname="ShipwatchTest"}"#.to_owned(),
             group_labels: BTreeMap::from([("alertname".to_owned(), "ShipwatchTest".to_owned())]),
             alerts: vec![alert],
+            truncated: 0,
             created_at_ms: now_ms,
         }
     }

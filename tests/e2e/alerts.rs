@@ -195,7 +195,7 @@ async fn a_rule_fires_reaches_three_channels_and_is_resolved_after_kill_9() {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret} is in {}", file.display());
         }
     }
-    reload(dir.path(), &server).await;
+    reload(dir.path(), &mut server).await;
     let (_, channels) = server.api().get("/shipwatch/api/v1/channels", &[]).await;
     assert_eq!(channels["channels"][1]["target"], format!("http://127.0.0.1:{}/…", ding.port()));
     let (_, tested) = server.api().post("/shipwatch/api/v1/channels/ding/test", &json!({})).await;
@@ -204,7 +204,7 @@ async fn a_rule_fires_reaches_three_channels_and_is_resolved_after_kill_9() {
 }
 
 /// Mistakes are told and change nothing; a good file is taken, also on SIGHUP.
-async fn reload(dir: &Path, server: &Server) {
+async fn reload(dir: &Path, server: &mut Server) {
     let api = server.api();
     let more = dir.join("rules-more.yml");
     fs::write(&more, "groups: [{name: more, rules: [{alert: Extra, expr: 'up ='}, {alert: X, exprr: up}]}]").unwrap();
@@ -215,6 +215,13 @@ async fn reload(dir: &Path, server: &Server) {
     assert_eq!(api.post("/-/reload", &json!({})).await.0, 204);
     let (_, rules) = api.get("/api/v1/rules", &[]).await;
     assert!(rules["data"]["groups"].as_array().unwrap().iter().any(|group| group["name"] == "more"));
+    fs::write(&more, "groups: [{name: other, rules: [{alert: Extra, expr: up == 0}]}]").unwrap();
+    server.process().signal(rustix::process::Signal::HUP);
+    wait_for("the rules after SIGHUP", Duration::from_secs(10), || async {
+        let rules = api.try_get("/api/v1/rules", &[]).await?;
+        rules["data"]["groups"].as_array()?.iter().any(|group| group["name"] == "other").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

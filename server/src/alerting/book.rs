@@ -45,6 +45,8 @@ pub(super) struct RuleState {
     pub(super) active: ActiveSet,
     /// Series of the last evaluation.
     pub(super) previous: BTreeSet<Arc<Labels>>,
+    /// When they were written.
+    pub(super) written_ms: Option<UnixMs>,
     pub(super) health: Health,
     pub(super) evaluated_ms: Option<UnixMs>,
     pub(super) took: Duration,

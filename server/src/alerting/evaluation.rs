@@ -163,7 +163,7 @@ impl Alerts {
         let (samples, now) = samples(series, &previous, ts_ms);
         self.write(samples).await?;
         if let Some(rule) = self.book().rule_mut(key) {
-            rule.previous = now;
+            (rule.previous, rule.written_ms) = (now, Some(ts_ms));
         }
         Ok(())
     }
@@ -220,7 +220,18 @@ impl Alerts {
             silent.retain(|candidate| known.contains(&candidate.labels));
         }
         let Some(active) = self.settle(key, silent, false, at_ms).await? else { return Ok(()) };
-        self.write_series(key, alert_series(&active), at_ms).await
+        let series = alert_series(&active);
+        if self.is_written(key, &series, at_ms) { Ok(()) } else { self.write_series(key, series, at_ms).await }
+    }
+
+    /// Whether the same series were written less than an evaluation interval ago: hosts are looked at more often than that.
+    fn is_written(&self, key: &str, series: &Elements, at_ms: UnixMs) -> bool {
+        let interval_ms = crate::rules::evaluate::duration_ms(self.config.interval);
+        let book = self.book();
+        book.rule(key).and_then(|(group, at)| group.rules.get(at)).is_some_and(|rule| {
+            let same = rule.previous.len() == series.len() && series.iter().all(|(labels, _)| rule.previous.contains(labels));
+            same && (series.is_empty() || rule.written_ms.is_some_and(|written| (0..interval_ms).contains(&(at_ms - written))))
+        })
     }
 
     fn open_labels(&self, key: &str) -> HashSet<Labels> {

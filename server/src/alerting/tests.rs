@@ -333,6 +333,9 @@ async fn a_silent_host_is_an_alert_after_its_hold_but_not_while_the_server_has_j
     let alert = &world.alerts().alerts(&["firing"])[0];
     let expected = serde_json::json!({"alertname": "HostDown", "env": "prod", "instance": "web-1", "region": "eu", "role": "web", "severity": "critical"});
     assert_eq!(alert["labels"], expected);
+    assert_eq!(world.query("ALERTS{alertstate=\"firing\"}", NOW + 35 * S).len(), 1);
+    look(&world, 37).await;
+    assert_eq!(world.query("count_over_time(ALERTS{alertstate=\"firing\"}[1m])", NOW + 37 * S)[0].1, 1.0, "once an interval");
     // A restart neither resolves nor repeats it.
     world.start().await.unwrap();
     assert_eq!(look(&world, 37).await, ["HostDown firing"]);
@@ -342,6 +345,7 @@ async fn a_silent_host_is_an_alert_after_its_hold_but_not_while_the_server_has_j
     // It says goodbye: it is no alert any more.
     world.alerts().parts.store.host_said_goodbye(AgentId([1; 16]), NOW).await.unwrap();
     assert_eq!(look(&world, 43).await, ["HostDown resolved"]);
+    assert!(world.query("ALERTS", NOW + 43 * S).is_empty());
 }
 
 #[tokio::test]

@@ -89,13 +89,19 @@ pub struct Notification {
     pub group_key: String,
     /// What the alerts have in common by `group_by`.
     pub group_labels: BTreeMap<String, String>,
-    /// Firing ones first.
+    /// Firing ones first; at most [`Notification::MAX_ALERTS`].
     pub alerts: Vec<Alert>,
+    /// How many more there are.
+    #[serde(default)]
+    pub truncated: u64,
     /// When it was made.
     pub created_at_ms: UnixMs,
 }
 
 impl Notification {
+    /// More alerts than this are counted instead of told one by one: a storm must not make messages of megabytes.
+    pub const MAX_ALERTS: usize = 500;
+
     /// Whether anything in it fires.
     #[must_use]
     pub fn is_firing(&self) -> bool {

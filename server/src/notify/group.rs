@@ -152,8 +152,10 @@ impl Dispatcher {
                 return false;
             }
             for channel in channels {
-                if let Some((reason, alerts)) = group.tell(channel, policy, now_ms) {
+                if let Some((reason, mut alerts)) = group.tell(channel, policy, now_ms) {
                     *number += 1;
+                    let truncated = alerts.len().saturating_sub(Notification::MAX_ALERTS) as u64;
+                    alerts.truncate(Notification::MAX_ALERTS);
                     messages.push(Notification {
                         id: message_id(channel.name(), key, *number),
                         channel: channel.name().to_owned(),
@@ -161,6 +163,7 @@ impl Dispatcher {
                         group_key: key.clone(),
                         group_labels: group.labels.clone(),
                         alerts,
+                        truncated,
                         created_at_ms: now_ms,
                     });
                 }
@@ -339,6 +342,17 @@ mod tests {
             play(&[ALL, prod], 100, &[(0, "+p"), (0, "+t"), (20, "-p"), (20, "-t")]),
             ["10 hook Firing pt/", "10 prod Firing p/", "70 hook Resolved /pt",]
         );
+    }
+
+    #[test]
+    fn a_storm_is_one_message_of_bounded_size() {
+        let mut dispatcher = Dispatcher::default();
+        for number in 0..2_000 {
+            dispatcher.note(&number.to_string(), alert("A", &number.to_string(), false), &policy(), 0);
+        }
+        let told = dispatcher.flush(&[ALL], &policy(), 10 * S);
+        assert_eq!((told.len(), told[0].alerts.len(), told[0].truncated), (1, 500, 1_500));
+        assert!(dispatcher.flush(&[ALL], &policy(), 70 * S).is_empty());
     }
 
     #[test]

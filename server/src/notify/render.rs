@@ -70,7 +70,7 @@ impl Renderer {
         };
         let Some(first) = message.alerts.first() else { return format!("【{state}】") };
         let place = place(first).map_or_else(String::new, |place| format!(" {place}"));
-        let more = match message.alerts.len() {
+        let more = match message.alerts.len() + usize::try_from(message.truncated).unwrap_or(0) {
             1 => String::new(),
             count => format!(" (+{})", count - 1),
         };
@@ -123,9 +123,10 @@ impl Renderer {
     /// Lays parts out until `most` bytes are reached; the rest is counted.
     fn laid_out(&self, message: &Notification, most: usize, lay: impl Fn(&Part) -> String, note: impl Fn(&str) -> String) -> String {
         let mut text = String::new();
+        let all = message.alerts.len() + usize::try_from(message.truncated).unwrap_or(0);
         for (at, alert) in message.alerts.iter().enumerate() {
             let next = lay(&self.part(alert));
-            let left = message.alerts.len() - at;
+            let left = all - at;
             let room = most.saturating_sub(if left > 1 { 200 } else { 0 });
             if text.len() + next.len() > room {
                 if at == 0 {
@@ -141,6 +142,9 @@ impl Renderer {
                 return text;
             }
             text.push_str(&next);
+        }
+        if message.truncated > 0 {
+            text.push_str(&note(&self.rest(all - message.alerts.len())));
         }
         text
     }
@@ -254,6 +258,7 @@ pub(super) mod samples {
             reason: Reason::Firing,
             group_key: r#"{}:{alertname="CpuBusy"}"#.into(),
             group_labels: BTreeMap::from([("alertname".to_owned(), "CpuBusy".to_owned())]),
+            truncated: 0,
             alerts: vec![firing, alert("web-2", "warning", 1_795_500_000_000, Some(1_795_501_860_500), "00000000000000a2")],
             created_at_ms: 1_795_501_861_000,
         }
@@ -305,6 +310,11 @@ mod tests {
                 assert!(text.contains("未显示"), "{text}");
             }
         }
+        many.truncated = 7;
+        many.alerts.truncate(2);
+        assert!(renderer.text(&many, 10_000).ends_with("另有 7 条告警未显示 7 more alerts are not shown\n"));
+        assert!(renderer.title(&many).ends_with("(+8)"));
+        many.truncated = 0;
         many.alerts.truncate(1);
         many.alerts[0].annotations.insert("summary".into(), "长".repeat(100_000));
         assert!(renderer.markdown(&many, 1_000).len() <= 1_000);

@@ -77,10 +77,10 @@ impl fmt::Debug for Scrubber {
 }
 
 /// Longest text of a channel's answer that is kept.
-const MAX_TOLD: usize = 300;
+const MAX_TOLD: usize = 600;
 
 impl Scrubber {
-    /// Of these; short ones would take innocent letters with them and are refused by nobody else's answer either.
+    /// Of these; one of less than four letters is left out: it would take innocent words with it.
     #[must_use]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<String> = secrets.into_iter().filter(|secret| secret.len() >= 4).map(str::to_owned).collect();

@@ -107,7 +107,7 @@ pub(super) fn body(message: &Notification, external_url: &str) -> String {
         external_url,
         version: "4",
         group_key: &message.group_key,
-        truncated_alerts: 0,
+        truncated_alerts: message.truncated,
     };
     // Only text and maps with text keys: this cannot fail.
     serde_json::to_string(&body).unwrap_or_default()
