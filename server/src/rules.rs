@@ -43,7 +43,8 @@ pub struct Config {
     pub query_timeout: Duration,
     /// Whether a silent host raises `HostDown`, without a rule.
     pub host_down: bool,
-    /// How long a host's connection must be gone before `HostDown` fires. That it is gone is known 15 s after its last packet.
+    /// How long a host's connection must be gone before `HostDown` fires. That it is gone is known at most 19 s after its last
+    /// packet, and hosts are looked at every 2 s.
     #[serde(with = "serde_duration")]
     pub host_down_for: Duration,
     /// After the server's start no alert that was there is resolved by missing data, and no `HostDown` begins, for this long:
@@ -60,7 +61,7 @@ impl Default for Config {
             query_offset: Duration::ZERO,
             query_timeout: Duration::from_secs(20),
             host_down: true,
-            host_down_for: Duration::from_secs(5),
+            host_down_for: Duration::from_secs(1),
             startup_grace: Duration::from_secs(30),
         }
     }

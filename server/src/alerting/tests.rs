@@ -320,6 +320,7 @@ async fn a_silent_host_is_an_alert_after_its_hold_but_not_while_the_server_has_j
     world.alerts().parts.store.host_said_goodbye(AgentId([2; 16]), NOW).await.unwrap();
     world.alerts().parts.store.revoke_host("web-3", "test", NOW).await.unwrap();
     world.rules.startup_grace = Duration::from_secs(30);
+    world.rules.host_down_for = Duration::from_secs(5);
     world.start().await.unwrap();
     let key = world.alerts().host_rule().unwrap();
     let look = async |world: &World, second: i64| {
