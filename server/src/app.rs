@@ -92,6 +92,7 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
 pub struct Server {
     http: http::Http,
     gateway: Gateway,
+    alerting: Arc<Alerts>,
     cancel: CancellationToken,
     tasks: TaskTracker,
     /// Dropped last: their threads finish what is queued.
@@ -205,7 +206,7 @@ impl Server {
         if !crate::web::is_embedded() {
             warn!("this binary was built without the dashboard; build it with `make build`");
         }
-        Ok(Self { http, gateway, cancel, tasks, stores, _lock: lock })
+        Ok(Self { http, gateway, alerting, cancel, tasks, stores, _lock: lock })
     }
 
     /// Where the API listens.
@@ -220,9 +221,17 @@ impl Server {
         self.gateway.address()
     }
 
+    /// Reads the rule files again; mistakes are logged and the old rules stay.
+    pub fn reload(&self) {
+        if let Err(mistakes) = self.alerting.reload_rules() {
+            warn!(%mistakes, "the rule files have mistakes; the old rules stay");
+        }
+    }
+
     /// Stops everything in order; see the module.
     pub async fn shutdown(self) {
-        let Self { http, gateway, cancel, tasks, stores, _lock } = self;
+        let Self { http, gateway, alerting, cancel, tasks, stores, _lock } = self;
+        drop(alerting);
         cancel.cancel();
         http.stopped().await;
         gateway.shutdown().await;

@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the server until SIGTERM or SIGINT.
+    /// Runs the server until SIGTERM or SIGINT. SIGHUP reads the rule files again.
     Serve,
     /// Checks the configuration and says every mistake.
     Check,
@@ -164,7 +164,15 @@ async fn serve(config: &Config, environment: &[(String, String)]) -> Result<(), 
     let password =
         environment.iter().find(|(name, value)| name == "SHIPWATCH_ADMIN_PASSWORD" && !value.is_empty()).map(|(_, value)| value.as_str());
     let server = Server::start(config, password).await.map_err(failed)?;
-    let signal = shutdown::signalled().await.map_err(failed)?;
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map_err(failed)?;
+    let end = shutdown::signalled();
+    tokio::pin!(end);
+    let signal = loop {
+        tokio::select! {
+            signal = &mut end => break signal.map_err(failed)?,
+            _ = hangup.recv() => server.reload(),
+        }
+    };
     tracing::info!(signal, "stopping");
     server.shutdown().await;
     Ok(())

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod access;
+mod alerts;
 mod bad_input;
 mod deploys;
 mod exactly_once;

@@ -11,10 +11,12 @@ pub mod double;
 pub mod process;
 pub mod relay;
 pub mod server;
+pub mod sink;
 
 pub use agent::Agent;
 pub use api::Api;
 pub use server::Server;
+pub use sink::Sink;
 
 use std::{future::Future, time::Duration};
 

@@ -31,6 +31,8 @@ pub trait Alerting: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Mistakes in the files.
     fn reload(&self) -> Result<(), String>;
+    /// Its part of `/metrics`.
+    fn own_metrics(&self) -> String;
 }
 
 /// `GET alerts`.

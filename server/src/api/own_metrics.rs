@@ -92,5 +92,6 @@ pub async fn export(State(state): State<Shared>) -> Response {
             }
         }
     }
+    text.push_str(&state.alerting.own_metrics());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -186,6 +186,33 @@ impl Store {
         .await
     }
 
+    /// Gives up open messages of channels other than these: nobody would ever send them. Gives their number.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn close_deliveries_of_others(&self, channels: Vec<String>, now_ms: UnixMs) -> Result<usize, StoreError> {
+        self.write(move |tx| {
+            let mut query = tx.prepare("SELECT id, channel, body FROM deliveries WHERE finished_at_ms IS NULL")?;
+            let open: Vec<(String, String, String)> =
+                query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect::<Result<_, _>>()?;
+            let mut closed = 0;
+            for (id, _, body) in open.iter().filter(|(_, channel, _)| !channels.contains(channel)) {
+                let mut value: Value = serde_json::from_str(body)?;
+                value["state"] = "dead".into();
+                value["next_attempt_ms"] = Value::Null;
+                value["finished_at_ms"] = now_ms.into();
+                value["last_error"] = "the channel is not configured any more".into();
+                tx.execute(
+                    "UPDATE deliveries SET state = 'dead', next_at_ms = NULL, finished_at_ms = ?2, body = ?3 WHERE id = ?1",
+                    params![id, now_ms, value.to_string()],
+                )?;
+                closed += 1;
+            }
+            Ok(closed)
+        })
+        .await
+    }
+
     /// Messages, newest first, in the shape of `docs/api.md`: without what was sent.
     ///
     /// # Errors
@@ -241,5 +268,9 @@ mod tests {
         assert_eq!(shown.len(), 2);
         assert!(shown[0].get("notification").is_none());
         assert_eq!(store.dispatcher().await.unwrap().as_deref(), Some("{}"));
+        assert_eq!(store.close_deliveries_of_others(vec!["ding".into()], 9).await.unwrap(), 0);
+        assert_eq!(store.close_deliveries_of_others(vec!["mail".into()], 9).await.unwrap(), 1);
+        assert!(store.next_delivery("ding").await.unwrap().is_none());
+        assert_eq!(store.recent_deliveries(10).await.unwrap().iter().filter(|one| one["state"] == "dead").count(), 1);
     }
 }
