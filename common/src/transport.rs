@@ -26,9 +26,9 @@ use std::{
 };
 
 /// A peer that says nothing for this long is gone.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
 /// Several chances within the idle time-out, should packets get lost.
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Time for one connection attempt to one address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Close code of a server that will not have this agent; the reason is text for people. Any other code means "later".

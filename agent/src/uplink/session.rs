@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// Proof of life and fill of the spool; well within the 20 s after which a host counts as silent.
+/// Proof of life and fill of the spool; well within the time after which the connection counts as lost.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// The server answers the hello within this time.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
