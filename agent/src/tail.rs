@@ -597,6 +597,9 @@ impl Tailer {
 
     /// Nothing is read now: files with unread bytes are held open, so that they outlive their names.
     fn hold(&mut self) {
+        if self.open >= self.config.max_open_files {
+            self.open -= self.files.values_mut().map(|file| usize::from(file.close_if_at_rest())).sum::<usize>();
+        }
         for file in self.files.values_mut() {
             if self.open >= self.config.max_open_files && !file.is_open() {
                 continue;

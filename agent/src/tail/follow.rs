@@ -204,8 +204,12 @@ impl Followed {
             self.moved = true;
         }
         self.unseen_since = None;
-        if self.open.is_none() && self.rest.is_some_and(|rest| rest.stamp != stamp) {
-            self.wake();
+        if self.open.is_none() && !self.position.packed {
+            // Should it be cut before it can be read: so much was there.
+            self.size = self.size.max(stamp.size);
+            if self.rest.is_some_and(|rest| rest.stamp != stamp) {
+                self.wake();
+            }
         }
     }
 

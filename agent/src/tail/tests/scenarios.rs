@@ -427,7 +427,7 @@ fn long_lines_are_cut_on_a_character_in_every_encoding() {
         });
         let feed: &[u8] = if encoding == "utf-16le" { b"\n\0" } else { b"\n" };
         let short: &[u8] = if encoding == "utf-16le" { b"a\0" } else { b"a" };
-        bench.write("a.log", [&short.repeat(1)[..], &character.repeat(40_000), feed, short, feed].concat());
+        bench.write("a.log", [short, &character.repeat(40_000), feed, short, feed].concat());
         bench.poll();
         let texts = bench.sink.texts();
         assert_eq!(texts.len(), 2, "{encoding}");
