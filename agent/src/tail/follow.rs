@@ -294,7 +294,8 @@ impl Followed {
 
     /// Lets the file go, where that loses nothing.
     pub(super) fn close_if_at_rest(&mut self) -> bool {
-        let may = self.open.is_some() && self.rest.is_some() && !self.is_deleted;
+        let is_unchanged = |content: &Content, rest: Rest| content.metadata().is_ok_and(|meta| Stamp::of(&meta) == rest.stamp);
+        let may = !self.is_deleted && matches!((&self.open, self.rest), (Some(content), Some(rest)) if is_unchanged(content, rest));
         if may {
             self.open = None;
         }
