@@ -14,14 +14,15 @@ impl Tailer {
         let by_inode = &self.by_inode;
         let files = &self.files;
         let is_packed = file.position().packed;
-        let is_taken = |dev, ino| {
+        let is_taken = |entry: &siblings::Entry| {
+            let inode = (entry.dev, entry.ino);
             // A compressed file that cannot be read on is no way on.
-            if is_packed && (dev, ino) == file_inode {
+            if is_packed && inode == file_inode {
                 return true;
             }
-            let other = by_inode.get(&(dev, ino)).filter(|other| **other != id).and_then(|other| files.get(other));
-            // A life that nothing was read of holds no inode: it may have been used again.
-            other.is_some_and(|other| other.is_open() || other.offset() > 0)
+            let other = by_inode.get(&inode).filter(|other| **other != id).and_then(|other| files.get(other));
+            // An inode may have been used again: it belongs to whose content is there.
+            other.is_some_and(|other| other.is_open() || other.offset() > 0 && other.is_in(&entry.path))
         };
         // What is at its place now must be met as something new.
         self.next_scan = None;

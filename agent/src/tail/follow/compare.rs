@@ -3,7 +3,16 @@
 use super::{Content, Followed, HEAD_BYTES, MARKER_BYTES, content, marker_len};
 use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
+/// Bytes compared at a time where no buffer is at hand.
+const PIECE_BYTES: usize = 64 << 10;
+
 impl Followed {
+    /// Whether a file holds what was read of this one.
+    pub(in crate::tail) fn is_in(&self, path: &Path) -> bool {
+        let opened = Content::open(path, self.position.packed);
+        opened.and_then(|(mut content, _)| content.continues(&self.position, &mut vec![0; PIECE_BYTES])).unwrap_or(false)
+    }
+
     /// Whether another file holds this life's content up to its position, surely enough to go on in it without a rotation's
     /// name: a whole head and all of the bytes are the same.
     pub(in crate::tail) fn surely_continues_in(&self, path: &Path, buffer: &mut [u8]) -> bool {
