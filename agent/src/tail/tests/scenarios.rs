@@ -508,3 +508,15 @@ fn times_are_of_the_sources_zone() {
     // 1_800_000_000 s is 2027-01-15T08:00:00Z.
     assert_eq!(line.ts_ns, (1_800_000_000 - 3600) * SECOND);
 }
+
+#[test]
+fn a_file_with_the_same_head_that_grew_back_is_told_by_its_marker() {
+    let mut bench = Bench::new(|_| {});
+    let banner = "the same banner at every start\n".repeat(40);
+    bench.write("a.log", format!("{banner}old 1\nold 2\n"));
+    bench.poll();
+    fs::write(bench.path("a.log"), format!("{banner}new 1\nnew 2\nnew 3\n")).unwrap();
+    bench.poll();
+    assert_eq!(bench.sink.lines.len(), 42 + 43);
+    assert_eq!(bench.sink.texts()[82..], ["new 1", "new 2", "new 3"]);
+}
