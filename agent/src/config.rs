@@ -124,8 +124,8 @@ mod tests {
         .to_string();
         for expected in [
             "agent.toml:3: `tail.sources.0.encodng` is not known; did you mean `encoding`?",
-            "agent.toml:9: `tail.sources.1.multiline.wait` `long` is not a duration",
-            "agent.toml:12: `tail.sources.1.sample.0.patern` is not known; did you mean `pattern`?",
+            "agent.toml:10: `tail.sources.1.multiline.wait` `long` is not a duration",
+            "agent.toml:13: `tail.sources.1.sample.0.patern` is not known; did you mean `pattern`?",
         ] {
             assert!(told.contains(expected), "missing {expected:?} in:\n{told}");
         }

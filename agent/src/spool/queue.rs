@@ -725,6 +725,17 @@ mod tests {
 
     /// The bytes of version 1: a change breaks the spools that agents in the field carry over an upgrade.
     #[test]
+    fn a_snapshot_larger_than_a_segment_does_not_make_a_segment_of_every_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { max_bytes: 1 << 20, segment_bytes: 1 << 10, ..OPTIONS };
+        let (mut queue, _) = Queue::open(dir.path(), options, 1, &mut (), |(), _| {}, |()| vec![7; 1 << 14]).unwrap();
+        for _ in 0..30 {
+            queue.append(Kind::Data, &[1; 100], || vec![7; 1 << 14]).unwrap();
+        }
+        assert_eq!(list(dir.path()).unwrap().len(), 4);
+    }
+
+    #[test]
     fn version_1_is_read_and_written() {
         let mut bytes = encode_head(7, 1, b"snap");
         bytes.extend(encode_record(Kind::Data, 1, b"data"));

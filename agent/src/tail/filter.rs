@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use shipwatch_common::{config::Problems, model::FileId, time::UnixNs};
 
 /// Of the lines that match, a share is kept. The first rule that matches counts.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sample {
     /// What must match; empty matches every line.
@@ -18,6 +18,12 @@ pub struct Sample {
     pub field: String,
     /// The share that is kept: 0 none, 0.1 a tenth, 1 all.
     pub keep: f64,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { pattern: String::new(), field: String::new(), keep: 1.0 }
+    }
 }
 
 /// Why a line does not go on.

@@ -6,6 +6,8 @@
 //! - A file that is cut, replaced or gone ends the life; what becomes of its unread bytes is for the caller to find out.
 //! - A file is held open while it has unread bytes, and is closed when it rests. Closed, it is known again by its inode.
 
+mod compare;
+
 use super::{
     Position,
     content::{self, Content, HEAD_BYTES, MARKER_BYTES, Stamp, crc_on, hash, marker_len},
@@ -204,8 +206,12 @@ impl Followed {
             self.moved = true;
         }
         self.unseen_since = None;
-        if self.open.is_none() && self.rest.is_some_and(|rest| rest.stamp != stamp) {
-            self.wake();
+        if self.open.is_none() && !self.position.packed {
+            // Should it be cut before it can be read: so much was there.
+            self.size = self.size.max(stamp.size);
+            if self.rest.is_some_and(|rest| rest.stamp != stamp) {
+                self.wake();
+            }
         }
     }
 
@@ -290,7 +296,8 @@ impl Followed {
 
     /// Lets the file go, where that loses nothing.
     pub(super) fn close_if_at_rest(&mut self) -> bool {
-        let may = self.open.is_some() && self.rest.is_some() && !self.is_deleted;
+        let is_unchanged = |content: &Content, rest: Rest| content.metadata().is_ok_and(|meta| Stamp::of(&meta) == rest.stamp);
+        let may = !self.is_deleted && matches!((&self.open, self.rest), (Some(content), Some(rest)) if is_unchanged(content, rest));
         if may {
             self.open = None;
         }
@@ -503,62 +510,6 @@ impl Followed {
         grow_head(content, &mut position)?;
         Ok(ReadOutcome::Lines(Box::new(Read { lines: made.lines, position, budget: made.budget, stats: made.stats })))
     }
-
-    /// Whether another file holds this life's content up to its position, surely enough to go on in it without a rotation's
-    /// name: a whole head and all of the bytes are the same.
-    pub(super) fn surely_continues_in(&self, path: &Path, buffer: &mut [u8]) -> bool {
-        self.position.offset >= HEAD_BYTES as u64
-            && self.position.crc.is_some()
-            && Content::open(path, false).and_then(|(mut content, _)| content.continues(&self.position, buffer)).unwrap_or(false)
-    }
-
-    /// Whether another file is a copy of this one, or of its beginning: whole, or in the making.
-    pub(super) fn is_copied_in(&self, path: &Path, buffer: &mut [u8]) -> bool {
-        self.compare(path, buffer).unwrap_or(false)
-    }
-
-    fn compare(&self, path: &Path, buffer: &mut [u8]) -> io::Result<bool> {
-        let is_packed = content::is_packed(path.as_os_str().as_encoded_bytes());
-        if self.position.offset == 0 {
-            // Nothing was read of it, so it is known by what it still holds: unlinked, it was put into the other before.
-            let own = self.own()?;
-            let is_unlinked = own.metadata()?.nlink() == 0;
-            return Ok(is_unlinked && is_same_beginning(own, Content::open(path, is_packed)?.0)?);
-        }
-        if Content::open(path, is_packed)?.0.continues(&self.position, buffer)? {
-            // A file that has been renamed was not copied as well, unless it has been cut since.
-            let is_whole = self.moved && self.own().and_then(|mut own| own.continues(&self.position, buffer)).unwrap_or(false);
-            return Ok(!is_whole);
-        }
-        // A copy in the making.
-        Ok(!self.moved && is_same_beginning(self.own()?, Content::open(path, is_packed)?.0)?)
-    }
-
-    /// Its content, beside the one that is being read.
-    fn own(&self) -> io::Result<Content> {
-        if let Some(Content::Plain(file)) = &self.open {
-            return file.try_clone().map(Content::Plain);
-        }
-        let (content, meta) = Content::open(&self.position.path, self.position.packed)?;
-        if (meta.dev(), meta.ino()) == self.inode() { Ok(content) } else { Err(io::ErrorKind::NotFound.into()) }
-    }
-}
-
-/// Whether the shorter of two contents is the beginning of the longer, as far as its head and its end tell.
-fn is_same_beginning(mut own: Content, mut other: Content) -> io::Result<bool> {
-    let (mine, theirs) = (own.head()?, other.head()?);
-    let length = mine.len().min(theirs.len());
-    if length == 0 || mine[..length] != theirs[..length] {
-        return Ok(false);
-    }
-    if !matches!((&own, &other), (Content::Plain(_), Content::Plain(_))) {
-        return Ok(true);
-    }
-    let end = other.metadata()?.len().min(own.metadata()?.len());
-    let length = marker_len(end);
-    let (mut a, mut b) = ([0; MARKER_BYTES], [0; MARKER_BYTES]);
-    let read = own.read_at(&mut a[..length], end - length as u64)?.min(other.read_at(&mut b[..length], end - length as u64)?);
-    Ok(a[..read] == b[..read])
 }
 
 /// Makes the hashed head longer, up to its full length, as the position moves on.

@@ -127,8 +127,8 @@ impl Search {
         found
     }
 
-    /// The copy that a life goes on in: its content up to the position is the same. `is_taken` knows inodes of other lives.
-    pub(super) fn continuation(&mut self, position: &Position, is_taken: impl Fn(u64, u64) -> bool, buffer: &mut [u8]) -> Option<Entry> {
+    /// The copy that a life goes on in: its content up to the position is the same. `is_taken` knows those of other lives.
+    pub(super) fn continuation(&mut self, position: &Position, is_taken: impl Fn(&Entry) -> bool, buffer: &mut [u8]) -> Option<Entry> {
         if position.offset == 0 {
             return None;
         }
@@ -140,7 +140,7 @@ impl Search {
         candidates.sort_by_key(|entry| std::cmp::Reverse(entry.mtime_ns));
         candidates.into_iter().find(|entry| {
             (entry.is_packed() || entry.size >= position.offset)
-                && !is_taken(entry.dev, entry.ino)
+                && !is_taken(entry)
                 && Content::open(&entry.path, entry.is_packed())
                     .and_then(|(mut content, _)| content.continues(position, buffer))
                     .unwrap_or(false)

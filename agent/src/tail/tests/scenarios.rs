@@ -427,7 +427,7 @@ fn long_lines_are_cut_on_a_character_in_every_encoding() {
         });
         let feed: &[u8] = if encoding == "utf-16le" { b"\n\0" } else { b"\n" };
         let short: &[u8] = if encoding == "utf-16le" { b"a\0" } else { b"a" };
-        bench.write("a.log", [&short.repeat(1)[..], &character.repeat(40_000), feed, short, feed].concat());
+        bench.write("a.log", [short, &character.repeat(40_000), feed, short, feed].concat());
         bench.poll();
         let texts = bench.sink.texts();
         assert_eq!(texts.len(), 2, "{encoding}");
@@ -507,4 +507,16 @@ fn times_are_of_the_sources_zone() {
     let line = &bench.sink.batches[0].lines[0];
     // 1_800_000_000 s is 2027-01-15T08:00:00Z.
     assert_eq!(line.ts_ns, (1_800_000_000 - 3600) * SECOND);
+}
+
+#[test]
+fn a_file_with_the_same_head_that_grew_back_is_told_by_its_marker() {
+    let mut bench = Bench::new(|_| {});
+    let banner = "the same banner at every start\n".repeat(40);
+    bench.write("a.log", format!("{banner}old 1\nold 2\n"));
+    bench.poll();
+    fs::write(bench.path("a.log"), format!("{banner}new 1\nnew 2\nnew 3\n")).unwrap();
+    bench.poll();
+    assert_eq!(bench.sink.lines.len(), 42 + 43);
+    assert_eq!(bench.sink.texts()[82..], ["new 1", "new 2", "new 3"]);
 }
