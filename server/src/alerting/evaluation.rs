@@ -133,7 +133,10 @@ impl Alerts {
         let asked = tokio::task::spawn_blocking(move || {
             let rule = spec.rules.get(at).ok_or_else(|| "the rule is gone".to_owned())?;
             let options = EvalOptions::new(engine.config());
-            let options = Instant::now().checked_add(timeout).map_or(options.clone(), |deadline| options.until(deadline));
+            let options = match Instant::now().checked_add(timeout) {
+                Some(deadline) => options.until(deadline),
+                None => options,
+            };
             let query = |query: &Query, at_ms| run(&engine, query, at_ms, &options);
             ask(&spec, rule, at_ms, &Outside { query: &query, external_url: &url })
         });
