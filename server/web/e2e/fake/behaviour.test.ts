@@ -2,6 +2,7 @@
 import type { Page } from 'playwright-core';
 import { describe, expect, test } from 'vitest';
 import { entry } from '../support/data';
+import { PASSWORD } from '../support/fake';
 import { suite } from '../support/suite';
 
 const here = suite();
@@ -287,6 +288,18 @@ describe('deployments', () => {
     await expect.poll(() => new URL(page.url()).pathname).toBe('/deploys/dep-new');
     await page.getByText('takes back').waitFor();
   });
+});
+
+test("ranges end at the server's now, even when the clock here is wrong", async () => {
+  const page = await here.visit('/signin', { signedIn: false });
+  await page.clock.setFixedTime(Date.now() + 3 * 3_600_000);
+  await page.goto('/hosts/web-1');
+  await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+  await page.keyboard.press('Enter');
+  await page.locator('.u-over').first().waitFor();
+  const ends = here.server.requests.filter(({ path }) => path === '/api/v1/query_range').map(({ body }) => Number(new URLSearchParams(body).get('end')));
+  expect(ends.length).toBeGreaterThan(5);
+  for (const end of ends) expect(Math.abs(end - Date.now() / 1000)).toBeLessThan(60);
 });
 
 describe('errors', () => {

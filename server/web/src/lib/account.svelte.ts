@@ -1,7 +1,8 @@
 /** Who is signed in. Any 401 leads to the sign-in page and from there back to where it happened. */
 import { signOut, session, type Session } from './api/session';
-import { whenUnauthenticated } from './api/client';
+import { whenDated, whenUnauthenticated } from './api/client';
 import { failureOf, type Failure } from './api/failure';
+import { clock } from './clock.svelte';
 import { live } from './live.svelte';
 import { router } from './router.svelte';
 import { safeNext } from './url';
@@ -14,6 +15,7 @@ class Account {
 
   constructor() {
     whenUnauthenticated(() => this.lost());
+    whenDated((ms) => clock.compare(ms));
   }
 
   async check(): Promise<void> {

@@ -13,6 +13,12 @@ class Clock {
     document.addEventListener('visibilitychange', tick);
   }
 
+  /** The server's time as an answer told it, to the second; small differences are the network's. */
+  compare(serverMs: number): void {
+    const ahead = serverMs + 500 - Date.now();
+    this.skewMs = Math.abs(ahead) > 2500 ? ahead : 0;
+  }
+
   server(): number {
     return Date.now() + this.skewMs;
   }

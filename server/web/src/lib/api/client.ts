@@ -14,6 +14,13 @@ export function whenUnauthenticated(handler: () => void): void {
   onUnauthenticated = handler;
 }
 
+let onDate: (serverMs: number) => void = () => {};
+
+/** Called with the server's time of each answer. */
+export function whenDated(handler: (serverMs: number) => void): void {
+  onDate = handler;
+}
+
 export function unauthenticated(): void {
   onUnauthenticated();
 }
@@ -52,6 +59,8 @@ export async function send<T>(method: string, address: string, options: Options 
     init.headers = { ...init.headers, 'content-type': 'application/x-www-form-urlencoded' };
   }
   const response = await fetch(address, init);
+  const date = Date.parse(response.headers.get('date') ?? '');
+  if (!Number.isNaN(date)) onDate(date);
   if (!response.ok) {
     const error = await ApiError.from(response);
     if (error.status === 401 && !options.signingIn) onUnauthenticated();
