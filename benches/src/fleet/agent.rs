@@ -159,7 +159,11 @@ pub async fn run(number: u32, credentials: Credentials, server: String, plan: Pl
         outcome = send(name, sender, &connection, &plan, &shared, &acks, turn) => outcome,
         ended = read(from, &acks) => Err(ended),
         ended = report(&mut control) => Err(ended),
-    }?;
+    };
+    let outcome = outcome.with_context(|| match connection.close_reason() {
+        Some(reason) => format!("{}: {}", self::name(number), transport::explain(&reason)),
+        None => self::name(number),
+    })?;
     transport::send(&mut control, &AgentMessage::Goodbye { reason: "the run is over".to_owned() }).await?;
     connection.close(0u32.into(), b"bye");
     Ok(outcome)
