@@ -43,7 +43,8 @@ lint: $(WEB)/node_modules/.installed ## Formatting, clippy, types, scripts, lice
 	packaging/links.sh
 	if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
 
-bench: ## First figures: agent cost, wire bytes per sample, ingest
+bench: ## First figures: agent cost, ingest, swarm, mask, tail (BENCH="agent --minutes 1"); see benches/README.md
+	$(CARGO) build --release --locked -p shipwatch-server -p shipwatch-agent --bins
 	$(CARGO) run --release --locked -p shipwatch-benches -- $(BENCH)
 
 package: web ## deb and rpm of agent and server, in dist/

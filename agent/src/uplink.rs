@@ -69,6 +69,10 @@ pub struct Counters {
     pub sent_samples_total: AtomicU64,
     /// Records sent, again after a reconnect included.
     pub sent_records_total: AtomicU64,
+    /// Bytes of UDP datagrams sent: frames with what QUIC adds, acknowledgements, keep-alives. Up to 5 s late.
+    pub sent_udp_bytes_total: AtomicU64,
+    /// Datagrams sent; IP and UDP headers come on top of each.
+    pub sent_datagrams_total: AtomicU64,
     /// Messages of the server that were refused.
     pub refused_total: AtomicU64,
 }

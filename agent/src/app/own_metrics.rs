@@ -51,6 +51,8 @@ impl Sources {
             ("shipwatch_agent_uplink_sent_metrics_bytes_total", &self.uplink.sent_metrics_bytes_total),
             ("shipwatch_agent_uplink_sent_samples_total", &self.uplink.sent_samples_total),
             ("shipwatch_agent_uplink_sent_records_total", &self.uplink.sent_records_total),
+            ("shipwatch_agent_uplink_sent_udp_bytes_total", &self.uplink.sent_udp_bytes_total),
+            ("shipwatch_agent_uplink_sent_datagrams_total", &self.uplink.sent_datagrams_total),
             ("shipwatch_agent_uplink_refused_total", &self.uplink.refused_total),
         ] {
             put(batch, name, &[], counter.load(Ordering::Relaxed));

@@ -89,7 +89,7 @@ async fn talk(uplink: &mut Uplink, connection: &quinn::Connection, cancel: &Canc
     tokio::select! {
         ended = reader.run() => ended,
         ended = write_control(&mut to, outgoing) => ended,
-        ended = status(spool, &control) => ended,
+        ended = status(connection, spool, counters, &control) => ended,
         ended = send_lane(connection, spool, Lane::Metrics, counters) => ended,
         ended = send_lane(connection, spool, Lane::Logs, counters) => ended,
         ended = send_lane(connection, spool, Lane::Events, counters) => ended,
@@ -156,11 +156,21 @@ async fn goodbye(
     Ok(())
 }
 
-async fn status(spool: &Spool, control: &mpsc::Sender<AgentMessage>) -> Result<(), SessionError> {
+async fn status(
+    connection: &quinn::Connection,
+    spool: &Spool,
+    counters: &Counters,
+    control: &mpsc::Sender<AgentMessage>,
+) -> Result<(), SessionError> {
     let mut tick = tokio::time::interval(STATUS_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut bytes, mut datagrams) = (0, 0);
     loop {
         tick.tick().await;
+        let sent = connection.stats().udp_tx;
+        counters.sent_udp_bytes_total.fetch_add(sent.bytes - bytes, Ordering::Relaxed);
+        counters.sent_datagrams_total.fetch_add(sent.datagrams - datagrams, Ordering::Relaxed);
+        (bytes, datagrams) = (sent.bytes, sent.datagrams);
         // A full channel means that the connection is stuck; QUIC's own time-out ends it.
         let _dropped = control.try_send(AgentMessage::Status { now_ms: now_ms(), lanes: spool.states() });
     }
