@@ -1,0 +1,66 @@
+//! Chinese addresses in running text: a province or city, then a street, then a number.
+
+use super::{kind::Kind, scan::Scan, text};
+
+/// Longest address, and how far before the first sign of one it may begin.
+const MAX_BYTES: usize = 240;
+const BACK: usize = 4;
+
+const PROVINCES: &str = "北京 天津 河北 山西 内蒙古 辽宁 吉林 黑龙江 上海 江苏 浙江 安徽 福建 江西 山东 河南 湖北 湖南 广东 广西 海南 重庆 四川 贵州 云南 \
+    西藏 陕西 甘肃 青海 宁夏 新疆 台湾 香港 澳门";
+const STREETS: [&str; 9] = ["路", "街", "道", "巷", "弄", "镇", "村", "乡", "园"];
+const NUMBERS: [&str; 10] = ["号", "室", "栋", "幢", "座", "楼", "单元", "弄", "层", "組"];
+
+/// Looks around `省` or `市` at `start..behind`.
+pub(super) fn around(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
+    let end = end_of(scan, behind)?;
+    scan.push(Kind::Address, start_of(scan, start), end, "Chinese address");
+    Some(end)
+}
+
+/// Where the name of the province or city begins.
+fn start_of(scan: &Scan<'_>, sign: usize) -> usize {
+    let known = PROVINCES.split_whitespace().find(|name| scan.part(0, sign).ends_with(name.as_bytes()));
+    if let Some(name) = known {
+        return sign - name.len();
+    }
+    let mut start = sign;
+    for _ in 0..BACK {
+        match start.checked_sub(3) {
+            Some(before) if text::is_han(scan.bytes, before) => start = before,
+            _ => break,
+        }
+    }
+    start
+}
+
+/// Behind the last number of a house, if a street and a number follow.
+fn end_of(scan: &Scan<'_>, from: usize) -> Option<usize> {
+    let mut at = from;
+    let (mut street, mut digits, mut end) = (false, false, None);
+    while at < (from + MAX_BYTES).min(scan.bytes.len()) {
+        let rest = scan.bytes.get(at..)?;
+        if let Some(word) = STREETS.iter().find(|word| rest.starts_with(word.as_bytes())) {
+            street = true;
+            at += word.len();
+        } else if let Some(word) = NUMBERS.iter().find(|word| rest.starts_with(word.as_bytes())) {
+            at += word.len();
+            if street && digits {
+                end = Some(at);
+            }
+        } else if text::is_han(scan.bytes, at) {
+            digits |= ["一", "二", "三", "四", "五", "六", "七", "八", "九", "十"].iter().any(|digit| rest.starts_with(digit.as_bytes()));
+            at += 3;
+        } else if scan.byte(at).is_ascii_alphanumeric() || matches!(scan.byte(at), b'-' | b'#' | b' ' | b'(' | b')') {
+            digits |= scan.byte(at).is_ascii_digit();
+            at += 1;
+            // `18号楼2-301`: what follows the last word and is a number belongs to it.
+            if end == Some(at - 1) && (scan.before(at).is_ascii_digit() || scan.before(at) == b'-') {
+                end = Some(at);
+            }
+        } else {
+            break;
+        }
+    }
+    end
+}
