@@ -6,8 +6,8 @@
 //!
 //! # Invariants
 //! - Pure: no clock, no files (but [`Masker::new`] reads the pseudonyms' key), no state but the [`LineState`] that is passed in.
-//! - Fails closed: a text that is too long, that is encoded more often than views are taken, or for which findings and text do
-//!   not fit together, is replaced as a whole.
+//! - Fails closed: a text that is too long, that is encoded more often than views are taken, that is made to be looked at again
+//!   and again, or for which findings and text do not fit together, is replaced as a whole.
 //! - Masking masked text changes nothing.
 //! - Neither findings nor errors hold a value.
 //!
@@ -206,6 +206,9 @@ impl Masker {
         if key_end < bytes.len() {
             scan.run();
         }
+        if scan.is_exhausted() {
+            return Err(NotUnderstood);
+        }
         scan.push(Kind::PrivateKey, 0, key_end, "private key block");
         if scan.open_key {
             state.open();
@@ -213,11 +216,6 @@ impl Masker {
         let mut spans = scan.spans;
         if scan.encoded {
             self.views(bytes, &mut spans)?;
-        }
-        // The end of `user:password@host` is no address of mail.
-        let urls: Vec<Span> = spans.iter().filter(|span| span.detector == anchors::URL).copied().collect();
-        if !urls.is_empty() {
-            spans.retain(|span| span.kind != Kind::Email || !urls.iter().any(|url| span.start < url.end && url.start < span.end));
         }
         for span in &mut spans {
             span.start = line.floor_char_boundary(span.start);
@@ -235,6 +233,9 @@ impl Masker {
                 let (start, end) = view.origin(span.start, span.end);
                 Span { start, end, ..*span }
             }));
+            if scan.is_exhausted() {
+                return Err(NotUnderstood);
+            }
             if !scan.encoded {
                 return Ok(());
             }

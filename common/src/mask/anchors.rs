@@ -130,7 +130,7 @@ pub(super) fn compile() -> Result<AhoCorasick, String> {
 pub(super) fn find(scan: &mut Scan<'_>) {
     let (bytes, rules) = (scan.bytes, scan.rules);
     let mut from = 0;
-    while from < bytes.len() {
+    while from < bytes.len() && !scan.is_exhausted() {
         let Some(found) = rules.anchors.find(Input::new(bytes).span(from..bytes.len())) else { return };
         let id = found.pattern().as_usize();
         let end = match FORMATS.get(id) {
@@ -219,7 +219,7 @@ fn telegram(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
 }
 
 /// The key in the address of a chat group's robot.
-fn hook(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
+fn hook(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     let slack = scan.byte(behind - 1) == b'T';
     let from = behind - usize::from(slack);
     let len = run(scan, from, if slack { b"/" } else { b"-_" });
@@ -227,7 +227,6 @@ fn hook(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
         return None;
     }
     scan.push(Kind::ApiKey, from, from + len, "key of a webhook");
-    let _ = start;
     Some(from + len)
 }
 
@@ -240,6 +239,7 @@ const fn ends_address(byte: u8) -> bool {
 fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     let rest = scan.bytes.get(behind..)?;
     let len = rest.iter().take_while(|byte| !ends_address(**byte)).count();
+    scan.spend(len);
     let whole = rest.get(..len)?;
     let authority_len = whole.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(len);
     let authority = whole.get(..authority_len)?;
@@ -290,5 +290,5 @@ fn said(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
         return None;
     }
     scan.push_keyed(kind, value.start, value.end, "key", Some(found.id));
-    Some(value.end)
+    None
 }

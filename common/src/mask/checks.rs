@@ -75,30 +75,49 @@ pub(super) fn old_resident_id(digits: &[u8]) -> bool {
     digits.len() == 15 && province(part(0, 2)) && date(1900 + part(6, 8), part(8, 10), part(10, 12))
 }
 
-/// Length of the account numbers of a country, by its two letters (SWIFT IBAN registry).
+/// Lengths of account numbers and the countries that have them (SWIFT IBAN registry).
+const IBAN_COUNTRIES: [(u8, &str); 18] = [
+    (15, "NO"),
+    (16, "BE"),
+    (18, "DKFKFIFOGLNLSD"),
+    (19, "MKSI"),
+    (20, "ATBAEEKZXKLTLUMN"),
+    (21, "HRLVLICH"),
+    (22, "BHBGCRGEDEIEMERSGBVA"),
+    (23, "TLGIIQILSOAEOM"),
+    (24, "ADCZMDPKROSASKESSETNVGDZ"),
+    (25, "LYPTST"),
+    (26, "ISTR"),
+    (27, "FRGRITMCMRSMBIDJ"),
+    (28, "ALAZBYCYDOSVGTHULBNIPL"),
+    (29, "BREGPSQAUA"),
+    (30, "JOKWMUYE"),
+    (31, "MTSC"),
+    (32, "LC"),
+    (33, "RU"),
+];
+
+/// The same by the two letters, so that a look costs nothing.
+const IBAN_LENS: [[u8; 26]; 26] = {
+    let mut lens = [[0; 26]; 26];
+    let mut row = 0;
+    while row < IBAN_COUNTRIES.len() {
+        let (len, names) = IBAN_COUNTRIES[row];
+        let names = names.as_bytes();
+        let mut at = 0;
+        while at < names.len() {
+            lens[(names[at] - b'A') as usize][(names[at + 1] - b'A') as usize] = len;
+            at += 2;
+        }
+        row += 1;
+    }
+    lens
+};
+
+/// Length of the account numbers of a country, by its two letters.
 pub(super) fn iban_len(country: [u8; 2]) -> Option<usize> {
-    const TABLE: &[(usize, &str)] = &[
-        (15, "NO"),
-        (16, "BE"),
-        (18, "DK FK FI FO GL NL SD"),
-        (19, "MK SI"),
-        (20, "AT BA EE KZ XK LT LU MN"),
-        (21, "HR LV LI CH"),
-        (22, "BH BG CR GE DE IE ME RS GB VA"),
-        (23, "TL GI IQ IL SO AE OM"),
-        (24, "AD CZ MD PK RO SA SK ES SE TN VG DZ"),
-        (25, "LY PT ST"),
-        (26, "IS TR"),
-        (27, "FR GR IT MC MR SM BI DJ"),
-        (28, "AL AZ BY CY DO SV GT HU LB NI PL"),
-        (29, "BR EG PS QA UA"),
-        (30, "JO KW MU YE"),
-        (31, "MT SC"),
-        (32, "LC"),
-        (33, "RU"),
-    ];
-    let country = country.map(|letter| letter.to_ascii_uppercase());
-    TABLE.iter().find(|(_, names)| names.as_bytes().chunks(3).any(|name| name.starts_with(&country))).map(|(len, _)| *len)
+    let [first, second] = country.map(|letter| usize::from(letter.to_ascii_uppercase().wrapping_sub(b'A')));
+    IBAN_LENS.get(first)?.get(second).copied().filter(|len| *len > 0).map(usize::from)
 }
 
 /// The check of account numbers (ISO 13616): the rest of dividing by 97 is 1.

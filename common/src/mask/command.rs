@@ -30,12 +30,14 @@ pub(super) fn long_flag(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Op
     if value::fits(kind, scan.part(value.start, value.end)) {
         scan.push_keyed(kind, value.start, value.end, "option of a command", Some(found.id));
     }
-    Some(value.end)
+    scan.spend(value.end - value.start);
+    None
 }
 
 /// Options of one letter of programs that take a password this way.
 pub(super) fn short_flag(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
-    let called = |names: &[&str]| names.iter().any(|name| text::find_text(scan.part(0, start), name.as_bytes()).is_some());
+    let called =
+        |names: &[&str]| names.iter().any(|name| text::find_text(scan.part(start.saturating_sub(256), start), name.as_bytes()).is_some());
     let spaced = scan.byte(behind) == b' ';
     let from = match scan.byte(start + 2) {
         b'p' if !spaced && called(&["mysql", "mariadb"]) && scan.byte(behind).is_ascii_graphic() => behind,
@@ -45,7 +47,8 @@ pub(super) fn short_flag(scan: &mut Scan<'_>, start: usize, behind: usize) -> Op
             let value = value::at(scan.bytes, behind + 1, Extent::Secret);
             let colon = text::find(scan.part(value.start, value.end), b':')?;
             scan.push(Kind::Password, value.start + colon + 1, value.end, "option of a command");
-            return Some(value.end);
+            scan.spend(value.end - value.start);
+            return None;
         }
         _ => return None,
     };
@@ -53,5 +56,6 @@ pub(super) fn short_flag(scan: &mut Scan<'_>, start: usize, behind: usize) -> Op
     if value::fits(Kind::Password, scan.part(value.start, value.end)) {
         scan.push(Kind::Password, value.start, value.end, "option of a command");
     }
-    Some(value.end)
+    scan.spend(value.end - value.start);
+    None
 }

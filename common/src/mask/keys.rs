@@ -136,12 +136,14 @@ impl Keys {
         }
     }
 
+    #[inline]
     fn edges_of(&self, node: usize) -> &[(u8, u16)] {
         let Some(node) = self.nodes.get(node) else { return &[] };
         let first = usize::from(node.first);
         self.edges.get(first..first + usize::from(node.children)).unwrap_or(&[])
     }
 
+    #[inline]
     fn step(&self, node: u16, byte: u8) -> Option<u16> {
         let byte = byte.to_ascii_lowercase();
         self.edges_of(usize::from(node)).iter().find(|(edge, _)| *edge == byte).map(|(_, child)| *child)
@@ -187,11 +189,13 @@ impl Phrase {
     }
 }
 
+#[inline]
 const fn is_joint(byte: u8) -> bool {
     matches!(byte, b'_' | b'-' | b'.' | b' ')
 }
 
 /// Whether a word starts at `at`: nothing, a sign, a digit or Han before it, or the hump of camel case, or an escape such as `\n`.
+#[inline]
 fn starts_word(bytes: &[u8], at: usize) -> bool {
     let Some(before) = at.checked_sub(1).and_then(|before| bytes.get(before)) else { return true };
     let first = bytes.get(at).copied().unwrap_or(0);

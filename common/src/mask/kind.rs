@@ -98,8 +98,34 @@ impl Kind {
     }
 
     /// Position in [`Kind::ALL`]; `None` for a rule.
-    pub(super) fn index(self) -> Option<usize> {
-        Self::ALL.binary_search(&self).ok()
+    pub(super) const fn index(self) -> Option<usize> {
+        Some(match self {
+            Self::PrivateKey => 0,
+            Self::Password => 1,
+            Self::ApiKey => 2,
+            Self::Token => 3,
+            Self::Cookie => 4,
+            Self::Code => 5,
+            Self::Cvv => 6,
+            Self::Card => 7,
+            Self::Iban => 8,
+            Self::BankAccount => 9,
+            Self::NationalId => 10,
+            Self::Passport => 11,
+            Self::Phone => 12,
+            Self::Email => 13,
+            Self::Name => 14,
+            Self::Address => 15,
+            Self::BirthDate => 16,
+            Self::UserId => 17,
+            Self::Username => 18,
+            Self::DeviceId => 19,
+            Self::SqlParam => 20,
+            Self::Geo => 21,
+            Self::Mac => 22,
+            Self::Ip => 23,
+            Self::Rule(_) => return None,
+        })
     }
 
     /// Opens something: never kept, never shown in part, not subject to `allow`.

@@ -18,10 +18,11 @@ struct Digits {
 
 impl Digits {
     fn add(&mut self, digits: &[u8]) {
-        for (slot, digit) in self.bytes.iter_mut().skip(self.len).zip(digits) {
-            *slot = *digit;
+        let taken = digits.len().min(MAX_DIGITS - self.len);
+        if let (Some(slots), Some(digits)) = (self.bytes.get_mut(self.len..self.len + taken), digits.get(..taken)) {
+            slots.copy_from_slice(digits);
+            self.len += taken;
         }
-        self.len = (self.len + digits.len()).min(MAX_DIGITS);
     }
 
     fn all(&self) -> &[u8] {
@@ -29,6 +30,7 @@ impl Digits {
     }
 }
 
+#[inline]
 fn digits_at(scan: &Scan<'_>, at: usize) -> usize {
     scan.bytes.get(at..).map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
@@ -55,6 +57,7 @@ pub(super) fn run(scan: &mut Scan<'_>, start: usize) -> usize {
 }
 
 /// A word starts at `at`, or an escape such as `\n` ends before it.
+#[inline]
 fn is_open(scan: &Scan<'_>, at: usize) -> bool {
     let before = scan.before(at);
     if matches!(before, b'n' | b'r' | b't') && at >= 2 && scan.byte(at - 2) == b'\\' {

@@ -6,10 +6,58 @@ use super::{kind::Kind, scan::Scan, text};
 const MAX_BYTES: usize = 240;
 const BACK: usize = 4;
 
-const PROVINCES: &str = "北京 天津 河北 山西 内蒙古 辽宁 吉林 黑龙江 上海 江苏 浙江 安徽 福建 江西 山东 河南 湖北 湖南 广东 广西 海南 重庆 四川 贵州 云南 \
-    西藏 陕西 甘肃 青海 宁夏 新疆 台湾 香港 澳门";
-const STREETS: [&str; 9] = ["路", "街", "道", "巷", "弄", "镇", "村", "乡", "园"];
-const NUMBERS: [&str; 10] = ["号", "室", "栋", "幢", "座", "楼", "单元", "弄", "层", "組"];
+const PROVINCES: [&str; 34] = [
+    "北京",
+    "天津",
+    "河北",
+    "山西",
+    "内蒙古",
+    "辽宁",
+    "吉林",
+    "黑龙江",
+    "上海",
+    "江苏",
+    "浙江",
+    "安徽",
+    "福建",
+    "江西",
+    "山东",
+    "河南",
+    "湖北",
+    "湖南",
+    "广东",
+    "广西",
+    "海南",
+    "重庆",
+    "四川",
+    "贵州",
+    "云南",
+    "西藏",
+    "陕西",
+    "甘肃",
+    "青海",
+    "宁夏",
+    "新疆",
+    "台湾",
+    "香港",
+    "澳门",
+];
+const STREETS: [[u8; 3]; 9] = letters("路街道巷弄镇村乡园");
+/// The second letter of 单元, too.
+const NUMBERS: [[u8; 3]; 10] = letters("号室栋幢座楼元弄层組");
+const DIGITS: [[u8; 3]; 10] = letters("一二三四五六七八九十");
+
+/// Han letters, three bytes each.
+const fn letters<const N: usize>(text: &str) -> [[u8; 3]; N] {
+    let bytes = text.as_bytes();
+    let mut letters = [[0; 3]; N];
+    let mut at = 0;
+    while at < N {
+        letters[at] = [bytes[at * 3], bytes[at * 3 + 1], bytes[at * 3 + 2]];
+        at += 1;
+    }
+    letters
+}
 
 /// Looks around `省` or `市` at `start..behind`.
 pub(super) fn around(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
@@ -20,7 +68,7 @@ pub(super) fn around(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option
 
 /// Where the name of the province or city begins.
 fn start_of(scan: &Scan<'_>, sign: usize) -> usize {
-    let known = PROVINCES.split_whitespace().find(|name| scan.part(0, sign).ends_with(name.as_bytes()));
+    let known = PROVINCES.iter().find(|name| scan.part(0, sign).ends_with(name.as_bytes()));
     if let Some(name) = known {
         return sign - name.len();
     }
@@ -38,19 +86,15 @@ fn start_of(scan: &Scan<'_>, sign: usize) -> usize {
 fn end_of(scan: &Scan<'_>, from: usize) -> Option<usize> {
     let mut at = from;
     let (mut street, mut digits, mut end) = (false, false, None);
-    while at < (from + MAX_BYTES).min(scan.bytes.len()) {
-        let rest = scan.bytes.get(at..)?;
-        if let Some(word) = STREETS.iter().find(|word| rest.starts_with(word.as_bytes())) {
-            street = true;
-            at += word.len();
-        } else if let Some(word) = NUMBERS.iter().find(|word| rest.starts_with(word.as_bytes())) {
-            at += word.len();
-            if street && digits {
+    let last = (from + MAX_BYTES).min(scan.bytes.len());
+    while at < last {
+        if let Some(letter) = scan.bytes.get(at..).and_then(<[u8]>::first_chunk).filter(|_| text::is_han(scan.bytes, at)) {
+            at += 3;
+            street |= STREETS.contains(letter);
+            digits |= DIGITS.contains(letter);
+            if street && digits && NUMBERS.contains(letter) {
                 end = Some(at);
             }
-        } else if text::is_han(scan.bytes, at) {
-            digits |= ["一", "二", "三", "四", "五", "六", "七", "八", "九", "十"].iter().any(|digit| rest.starts_with(digit.as_bytes()));
-            at += 3;
         } else if scan.byte(at).is_ascii_alphanumeric() || matches!(scan.byte(at), b'-' | b'#' | b' ' | b'(' | b')') {
             digits |= scan.byte(at).is_ascii_digit();
             at += 1;

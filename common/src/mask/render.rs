@@ -1,7 +1,7 @@
 //! From findings to text.
 
 use super::{
-    Masker,
+    Masker, anchors,
     kind::{Kind, Mode},
     placeholder,
     scan::Span,
@@ -15,6 +15,8 @@ pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
     let mut merged: Vec<(Span, bool)> = Vec::with_capacity(spans.len());
     for span in spans.drain(..) {
         match merged.last_mut() {
+            // The end of `user:password@host` is no address of mail.
+            Some((last, _)) if span.start < last.end && last.detector == anchors::URL && span.kind == Kind::Email => {}
             Some((last, pure)) if span.start < last.end => {
                 let same = span.start == last.start && span.end == last.end;
                 *pure &= same && (span.kind == last.kind || span.kind > last.kind) || within(&span, last);
@@ -42,11 +44,12 @@ pub(super) fn write(masker: &Masker, text: &str, merged: &[(Span, bool)]) -> Opt
     }
     let mut out = String::with_capacity(text.len() + 16);
     let mut at = 0;
-    let is_json = text.trim_start().starts_with('{');
+    // What quotes a number in a list: only a line that is JSON has one.
+    let list_quote = if text.trim_start().starts_with('{') { text.find('"') } else { None };
     for (span, pure) in merged {
         out.push_str(text.get(at..span.start)?);
         let value = text.get(span.start..span.end)?;
-        let quote = json_quote(text.as_bytes(), span, is_json);
+        let quote = json_quote(text.as_bytes(), span, list_quote);
         if let Some(quote) = quote {
             out.push_str(text.get(quote.0..quote.1)?);
         }
@@ -61,7 +64,7 @@ pub(super) fn write(masker: &Masker, text: &str, merged: &[(Span, bool)]) -> Opt
 }
 
 /// The quote of the key before a bare value, so that JSON stays JSON: `"phone":138…` becomes `"phone":"[phone]"`.
-fn json_quote(bytes: &[u8], span: &Span, is_json: bool) -> Option<(usize, usize)> {
+fn json_quote(bytes: &[u8], span: &Span, list_quote: Option<usize>) -> Option<(usize, usize)> {
     let before = bytes.get(..span.start)?.trim_ascii_end();
     let behind = bytes.get(span.end..)?.trim_ascii_start();
     if !matches!(behind.first(), Some(b',' | b'}' | b']')) {
@@ -74,11 +77,8 @@ fn json_quote(bytes: &[u8], span: &Span, is_json: bool) -> Option<(usize, usize)
         return Some((inner.len() - slashes, key.len()));
     }
     // In a list of numbers: the first quote of the line serves.
-    if is_json && matches!(before.last(), Some(b',' | b'[')) {
-        let quote = bytes.iter().position(|byte| *byte == b'"')?;
-        return (quote < span.start).then_some((quote, quote + 1));
-    }
-    None
+    let quote = list_quote.filter(|quote| matches!(before.last(), Some(b',' | b'[')) && *quote < span.start)?;
+    Some((quote, quote + 1))
 }
 
 fn replace(masker: &Masker, out: &mut String, span: Span, pure: bool, value: &str) {

@@ -63,6 +63,10 @@ const ROLES: [Role; 256] = {
     roles
 };
 
+/// How often a byte may be looked at in search of values' ends, on average, and what a short text may take.
+const WORK_PER_BYTE: usize = 32;
+const MIN_WORK: usize = 1 << 16;
+
 /// A scan under way.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
@@ -73,26 +77,51 @@ pub(super) struct Scan<'a> {
     pub(super) encoded: bool,
     /// A private key began and did not end.
     pub(super) open_key: bool,
+    /// Bytes that may still be looked at in search of values' ends. A text made to be looked at again and again uses it up.
+    left: usize,
 }
 
 impl<'a> Scan<'a> {
     pub(super) const fn new(bytes: &'a [u8], rules: &'a Rules) -> Self {
-        Self { bytes, rules, spans: Vec::new(), encoded: false, open_key: false }
+        Self {
+            bytes,
+            rules,
+            spans: Vec::new(),
+            encoded: false,
+            open_key: false,
+            left: MIN_WORK + bytes.len().saturating_mul(WORK_PER_BYTE),
+        }
+    }
+
+    /// Accounts for bytes that were looked at for one value.
+    #[inline]
+    pub(super) const fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    /// Whether the scan gave up: nothing is known of what it did not look at.
+    #[inline]
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.left == 0
     }
 
     /// Finds everything.
     pub(super) fn run(&mut self) {
         anchors::find(self);
         let mut at = 0;
-        while let Some(byte) = self.bytes.get(at) {
-            at = match ROLES[usize::from(*byte)] {
-                Role::None => at + 1,
-                Role::Digit => numbers::run(self, at),
-                Role::Separator => self.separator(at),
-                Role::Semicolon => self.semicolon(at),
-                Role::At => email::at(self, at),
-                Role::Plus => numbers::plus(self, at),
-                Role::Escape | Role::Wide => self.escape(at),
+        while let Some(rest) = self.bytes.get(at..)
+            && let Some(offset) = rest.iter().position(|byte| ROLES[usize::from(*byte)] != Role::None)
+            && !self.is_exhausted()
+        {
+            let here = at + offset;
+            at = match ROLES[usize::from(self.byte(here))] {
+                Role::None => here + 1,
+                Role::Digit => numbers::run(self, here),
+                Role::Separator => self.separator(here),
+                Role::Semicolon => self.semicolon(here),
+                Role::At => email::at(self, here),
+                Role::Plus => numbers::plus(self, here),
+                Role::Escape | Role::Wide => self.escape(here),
             };
         }
         if self.rules.policy.on(Kind::Ip) || self.rules.policy.on(Kind::Mac) {
@@ -101,16 +130,19 @@ impl<'a> Scan<'a> {
         super::rules::find_all(&self.rules.user, self.bytes, &mut self.spans);
     }
 
+    #[inline]
     pub(super) fn byte(&self, at: usize) -> u8 {
         self.bytes.get(at).copied().unwrap_or(0)
     }
 
     /// The byte before `at`; 0 at the start.
+    #[inline]
     pub(super) fn before(&self, at: usize) -> u8 {
         at.checked_sub(1).map_or(0, |before| self.byte(before))
     }
 
     /// The bytes of a range, as far as there are any.
+    #[inline]
     pub(super) fn part(&self, start: usize, end: usize) -> &'a [u8] {
         self.bytes.get(start..end.min(self.bytes.len())).unwrap_or_default()
     }
@@ -128,6 +160,7 @@ impl<'a> Scan<'a> {
     }
 
     /// `key=`, `"key":`, `<key>`, `[key] =>`, `key：`. Goes on behind it.
+    #[inline]
     fn separator(&mut self, at: usize) -> usize {
         let next = at + 1;
         let before = self.before(at);
@@ -144,6 +177,7 @@ impl<'a> Scan<'a> {
     }
 
     /// PHP writes `s:8:"password";s:7:"hunter2";`.
+    #[inline]
     fn semicolon(&mut self, at: usize) -> usize {
         if self.before(at) == b'"'
             && self.byte(at + 1) == b's'
@@ -157,6 +191,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The key that ends before a separator at `at`, behind quotes and brackets.
+    #[inline]
     fn key_before(&self, at: usize) -> Option<Found> {
         let mut end = at;
         for _ in 0..2 {
@@ -180,9 +215,10 @@ impl<'a> Scan<'a> {
         if in_tag && (first == b'/' || !self.opens_tag(found.start)) {
             return;
         }
-        // What a masker wrote: `[email:***@example.com]`.
+        // What a masker wrote, `[email:***@example.com]`; but PHP writes `[email] => x`.
         if first == b'['
-            && placeholder::len_at(&self.rules.user, self.bytes, found.start - 1).is_some_and(|len| found.start - 1 + len > separator)
+            && placeholder::len_at(&self.rules.user, self.bytes, found.start - 1).is_some()
+            && !(self.part(separator.saturating_sub(2), from + 1) == b"] =>")
         {
             return;
         }
@@ -223,6 +259,7 @@ impl<'a> Scan<'a> {
     fn value(&mut self, found: Found, target: Target, from: usize) -> Value {
         let value = value::at(self.bytes, from, target.extent);
         let content = self.part(value.start, value.end);
+        self.spend(value.after.saturating_sub(from));
         if target.fits(found, self, content) {
             self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id));
         }

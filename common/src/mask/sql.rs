@@ -11,6 +11,8 @@ use super::{
 };
 
 const DETECTOR: &str = "parameter of a statement";
+/// How far before VALUES the list of columns may begin.
+const MAX_COLUMNS_BYTES: usize = 8192;
 
 /// Plainly no personal data, whatever its column.
 fn is_harmless(scan: &Scan<'_>, value: &[u8]) -> bool {
@@ -37,11 +39,13 @@ fn judge(scan: &mut Scan<'_>, start: usize, end: usize) {
 /// MyBatis: `==> Parameters: 张三(String), 1(Integer)`. PostgreSQL: `parameters: $1 = 'x', $2 = 'y'`.
 pub(super) fn parameters(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     if scan.byte(behind) == b'$' {
-        return numbered(scan, behind);
+        numbered(scan, behind);
+        return None;
     }
     let mut from = behind;
     let mut at = behind;
     while let Some(open) = scan.bytes.get(at..).and_then(|rest| text::find(rest, b'(')).map(|offset| at + offset) {
+        scan.spend(open - at + 1);
         let name = scan.bytes.get(open + 1..)?.iter().take(32).take_while(|byte| byte.is_ascii_alphanumeric()).count();
         let close = open + 1 + name;
         at = open + 1;
@@ -58,10 +62,10 @@ pub(super) fn parameters(scan: &mut Scan<'_>, _start: usize, behind: usize) -> O
         at = close + 1;
         from = if scan.byte(at) == b',' { value::skip_space(scan.bytes, at + 1) } else { at };
     }
-    Some(at)
+    None
 }
 
-fn numbered(scan: &mut Scan<'_>, from: usize) -> Option<usize> {
+fn numbered(scan: &mut Scan<'_>, from: usize) -> Option<()> {
     let mut at = from;
     while scan.byte(at) == b'$' {
         let equals = at + text::find(scan.bytes.get(at..)?, b'=')?;
@@ -69,9 +73,10 @@ fn numbered(scan: &mut Scan<'_>, from: usize) -> Option<usize> {
         if value.quoted {
             judge(scan, value.start, value.end);
         }
+        scan.spend(value.after - at);
         at = value::skip_space(scan.bytes, value.after + usize::from(scan.byte(value.after) == b','));
     }
-    Some(at)
+    Some(())
 }
 
 /// Hibernate: `binding parameter [1] as [VARCHAR] - [x]`, `binding parameter (1:VARCHAR) <- [x]`.
@@ -79,8 +84,9 @@ pub(super) fn binding(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Opti
     let rest = scan.bytes.get(behind..)?;
     let open = [&b"- ["[..], b"-["].iter().find_map(|sign| text::find_text(rest, sign).map(|at| behind + at + sign.len()))?;
     let end = scan.bytes.get(open..)?.iter().rposition(|byte| *byte == b']').map_or(scan.bytes.len(), |at| open + at);
+    scan.spend(end - behind);
     judge(scan, open, end);
-    Some(end)
+    None
 }
 
 /// `INSERT INTO t (a, b) VALUES ('x', 'y'), (…)`: by the columns' names; without names as parameters are.
@@ -95,11 +101,14 @@ pub(super) fn insert(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option
         let mut column = 0;
         loop {
             let value = value::at(scan.bytes, at, Extent::Word);
+            scan.spend(value.after.saturating_sub(at) + 1);
             literal(scan, columns.get(column).copied(), value);
             column += 1;
             // A number or a function: on to the next sign that separates.
             let rest = scan.bytes.get(value.after.max(at)..)?;
-            at = value.after.max(at) + rest.iter().position(|byte| matches!(byte, b',' | b')'))?;
+            let sign = rest.iter().position(|byte| matches!(byte, b',' | b')'));
+            scan.spend(sign.unwrap_or(rest.len()));
+            at = value.after.max(at) + sign?;
             if scan.byte(at) == b')' {
                 break;
             }
@@ -111,7 +120,7 @@ pub(super) fn insert(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option
         }
         at = value::skip_space(scan.bytes, at + 1);
     }
-    Some(at)
+    None
 }
 
 fn literal(scan: &mut Scan<'_>, column: Option<usize>, value: value::Value) {
@@ -124,13 +133,14 @@ fn literal(scan: &mut Scan<'_>, column: Option<usize>, value: value::Value) {
 
 /// Where the names of the columns end, from the list in brackets before `at`.
 fn columns_before(scan: &Scan<'_>, at: usize) -> Vec<usize> {
-    let before = scan.part(0, at);
+    let first = at.saturating_sub(MAX_COLUMNS_BYTES);
+    let before = scan.part(first, at);
     let Some(close) = before.iter().rposition(|byte| !byte.is_ascii_whitespace()).filter(|close| before.get(*close) == Some(&b')')) else {
         return Vec::new();
     };
     let Some(open) = before.get(..close).and_then(|part| part.iter().rposition(|byte| *byte == b'(')) else { return Vec::new() };
     let mut ends = Vec::new();
-    let mut from = open + 1;
+    let mut from = first + open + 1;
     for name in before.get(open + 1..close).unwrap_or_default().split(|byte| *byte == b',') {
         let end = from + name.len();
         let trimmed = name.iter().rev().take_while(|byte| matches!(byte, b' ' | b'`' | b'"' | b'\\' | b']' | b'\'')).count();
@@ -154,6 +164,7 @@ pub(super) fn password_literal(scan: &mut Scan<'_>, _start: usize, behind: usize
     if !value.quoted || value.start == value.end {
         return None;
     }
+    scan.spend(value.end - value.start);
     scan.push(Kind::Password, value.start, value.end, "literal of a statement");
-    Some(value.end)
+    None
 }

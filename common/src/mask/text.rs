@@ -11,6 +11,7 @@ pub(super) fn find_text(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// `，` `；` `。` `、` `】` `）` `」` `”` or such at `at`: ends a value. A full-width letter, digit or colon does not.
+#[inline]
 pub(super) fn is_wide_sign(bytes: &[u8], at: usize) -> bool {
     match bytes.get(at..at + 3) {
         Some([0xE3, 0x80, sign]) => (0x80..=0x91).contains(sign),
@@ -20,6 +21,7 @@ pub(super) fn is_wide_sign(bytes: &[u8], at: usize) -> bool {
 }
 
 /// `：` at `at`.
+#[inline]
 pub(super) fn is_wide_colon(bytes: &[u8], at: usize) -> bool {
     bytes.get(at..at + 3) == Some(&[0xEF, 0xBC, 0x9A])
 }
@@ -30,6 +32,7 @@ pub(super) fn has_wide_at(bytes: &[u8]) -> bool {
 }
 
 /// A Han character at `at`, all of which take three bytes here.
+#[inline]
 pub(super) fn is_han(bytes: &[u8], at: usize) -> bool {
     match bytes.get(at..at + 3) {
         Some([0xE4, second, _]) => *second >= 0xB8,
@@ -39,13 +42,15 @@ pub(super) fn is_han(bytes: &[u8], at: usize) -> bool {
     }
 }
 
+/// Length of quotes and their backslashes at `at`.
+fn quotes(bytes: &[u8], at: usize) -> usize {
+    bytes.get(at..).map_or(0, |rest| rest.iter().take(32).take_while(|byte| matches!(byte, b'"' | b'\'' | b'\\')).count())
+}
+
 /// Whether a key and its separator start at `at`: `name=`, `"name":`, `电话：`.
 pub(super) fn key_follows(bytes: &[u8], at: usize) -> bool {
-    let mut end = at;
-    while matches!(bytes.get(end), Some(b'"' | b'\'' | b'\\')) {
-        end += 1;
-    }
-    let start = end;
+    let start = at + quotes(bytes, at);
+    let mut end = start;
     while end - start < 48
         && bytes
             .get(end)
@@ -62,9 +67,7 @@ pub(super) fn key_follows(bytes: &[u8], at: usize) -> bool {
     if end == start || bytes.get(start).is_some_and(u8::is_ascii_digit) {
         return false;
     }
-    while matches!(bytes.get(end), Some(b'"' | b'\'' | b'\\')) {
-        end += 1;
-    }
+    end += quotes(bytes, end);
     match bytes.get(end) {
         Some(b'=') => true,
         Some(b':') => !matches!(bytes.get(end + 1), Some(b'/' | b':')),

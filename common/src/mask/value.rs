@@ -133,7 +133,7 @@ fn secret_end(bytes: &[u8], start: usize) -> usize {
             }
             Some(b'<') => bytes.get(at + 1) == Some(&b'/'),
             Some(b'\\') => {
-                let slashes = bytes.get(at..).map_or(0, |rest| rest.iter().take_while(|byte| **byte == b'\\').count());
+                let slashes = bytes.get(at..).map_or(0, |rest| rest.iter().take(64).take_while(|byte| **byte == b'\\').count());
                 matches!(bytes.get(at + slashes), Some(b'"' | b'\'')) && item_ends(bytes, at + slashes + 1)
             }
             _ => false,
@@ -187,10 +187,11 @@ fn number_end(bytes: &[u8], start: usize) -> usize {
     at.max(word_end(bytes, start))
 }
 
-/// Whether the closing bracket before `end` was opened within.
+/// Whether the closing bracket before `end` was opened within, not too far before.
 fn balanced(bytes: &[u8], start: usize, end: usize) -> bool {
-    let count = |sign: u8| bytes.get(start..end).map_or(0, |part| part.iter().filter(|byte| **byte == sign).count());
-    bytes.get(end - 1) == Some(&b')') && count(b'(') >= count(b')')
+    let part = bytes.get(start.max(end.saturating_sub(64))..end).unwrap_or_default();
+    let count = |sign: u8| part.iter().filter(|byte| **byte == sign).count();
+    part.last() == Some(&b')') && count(b'(') >= count(b')')
 }
 
 fn name_end(bytes: &[u8], start: usize) -> usize {

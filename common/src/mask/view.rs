@@ -51,22 +51,29 @@ impl View {
     fn decode(bytes: &[u8], original_len: usize, origin: impl Fn(usize) -> usize) -> Self {
         let mut view = Self { bytes: Vec::with_capacity(bytes.len()), starts: Vec::with_capacity(bytes.len()), original_len };
         let mut at = 0;
-        while let Some(byte) = bytes.get(at) {
-            let start = origin(at);
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| may_start(*byte)).unwrap_or(rest.len());
+            view.copy(rest.get(..plain).unwrap_or_default(), (at..at + plain).map(&origin));
+            at += plain;
             match unit_at(bytes, at) {
                 Some(unit) => {
-                    view.bytes.extend(unit.bytes.iter().take(unit.count));
-                    view.starts.extend(std::iter::repeat_n(start, unit.count));
+                    let (len, start) = (unit.count, origin(at));
+                    view.copy(unit.bytes.get(..len).unwrap_or_default(), std::iter::repeat_n(start, len));
                     at += unit.len;
                 }
                 None => {
-                    view.bytes.push(*byte);
-                    view.starts.push(start);
+                    view.copy(bytes.get(at..at + 1).unwrap_or_default(), std::iter::once(origin(at)).take(bytes.len() - at));
                     at += 1;
                 }
             }
         }
         view
+    }
+
+    fn copy(&mut self, bytes: &[u8], starts: impl Iterator<Item = usize>) {
+        self.bytes.extend_from_slice(bytes);
+        self.starts.extend(starts);
     }
 
     /// Where `start..end` of the view lies in the original text: whole units.
@@ -79,7 +86,11 @@ impl View {
 }
 
 /// Whether a unit that stands for something else starts at `at`.
+#[inline]
 pub(super) fn starts_escape(bytes: &[u8], at: usize) -> bool {
+    if !bytes.get(at).is_some_and(|byte| may_start(*byte)) {
+        return false;
+    }
     match bytes.get(at) {
         // A quote behind backslashes is read as it stands.
         Some(b'\\') => {
@@ -87,6 +98,10 @@ pub(super) fn starts_escape(bytes: &[u8], at: usize) -> bool {
         }
         _ => unit_at(bytes, at).is_some(),
     }
+}
+
+const fn may_start(byte: u8) -> bool {
+    matches!(byte, b'\\' | b'%' | b'&' | 0xC2 | 0xE2 | 0xEF)
 }
 
 fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
