@@ -95,6 +95,9 @@ pub struct Finding {
     pub key: Option<String>,
 }
 
+/// How often a text is masked again before it counts as not understood.
+const MAX_ROUNDS: usize = 8;
+
 /// The text is not understood and must not pass.
 #[derive(Debug)]
 struct NotUnderstood;
@@ -132,15 +135,34 @@ impl Masker {
     /// Masks one line of one source; `state` carries multi-line secrets over to the next line.
     #[must_use]
     pub fn mask_line<'a>(&self, state: &mut LineState, line: &'a str) -> Masked<'a> {
-        let Ok(mut spans) = self.spans(state, line) else { return Self::refused(line) };
+        let Ok((mut spans, unfit)) = self.spans(state, line) else { return Self::refused(line) };
         if spans.is_empty() {
             return Masked { text: Cow::Borrowed(line), hits: 0, failed: false };
         }
         let merged = render::merge(&mut spans);
+        let hits = u32::try_from(merged.len()).unwrap_or(u32::MAX);
         match render::write(self, line, &merged) {
-            Some(text) => Masked { text: Cow::Owned(text), hits: u32::try_from(merged.len()).unwrap_or(u32::MAX), failed: false },
+            Some(text) if unfit || render::touches(line.as_bytes(), &merged) => {
+                self.mask_again(text, hits).unwrap_or_else(|| Self::refused(line))
+            }
+            Some(text) => Masked { text: Cow::Owned(text), hits, failed: false },
             None => Self::refused(line),
         }
+    }
+
+    /// Masks what was part of a longer word before the word's other part was masked. `None` if that never ends.
+    fn mask_again(&self, mut text: String, mut hits: u32) -> Option<Masked<'static>> {
+        for _ in 0..MAX_ROUNDS {
+            let (mut spans, _) = self.spans(&mut LineState::default(), &text).ok()?;
+            let merged = render::merge(&mut spans);
+            let next = render::write(self, &text, &merged)?;
+            if next == text {
+                return Some(Masked { text: Cow::Owned(text), hits, failed: false });
+            }
+            hits = hits.saturating_add(u32::try_from(merged.len()).unwrap_or(u32::MAX));
+            text = next;
+        }
+        None
     }
 
     /// Masks a text that stands alone: a label, a command line, an error.
@@ -159,7 +181,7 @@ impl Masker {
     #[must_use]
     pub fn explain_line(&self, state: &mut LineState, line: &str) -> Vec<Finding> {
         let whole = Span { start: 0, end: line.len(), kind: Kind::PrivateKey, detector: "not understood: replaced as a whole", key: None };
-        let mut spans = self.spans(state, line).unwrap_or_else(|NotUnderstood| vec![whole]);
+        let mut spans = self.spans(state, line).map_or_else(|NotUnderstood| vec![whole], |(spans, _)| spans);
         let finding = |(span, _): (Span, bool)| Finding {
             kind: self.name(span.kind).to_owned(),
             start: span.start,
@@ -188,8 +210,8 @@ impl Masker {
         }
     }
 
-    /// Everything that is found in the text and in its views, by its place in the text.
-    fn spans(&self, state: &mut LineState, line: &str) -> Result<Vec<Span>, NotUnderstood> {
+    /// Everything that is found in the text and in its views, by its place in the text, and whether it should be looked at again.
+    fn spans(&self, state: &mut LineState, line: &str) -> Result<(Vec<Span>, bool), NotUnderstood> {
         let bytes = line.as_bytes();
         let key_end = match state.advance(bytes) {
             Continued::Outside => 0,
@@ -213,18 +235,19 @@ impl Masker {
         if scan.open_key {
             state.open();
         }
-        let mut spans = scan.spans;
+        let (mut spans, mut unfit) = (scan.spans, scan.unfit);
         if scan.encoded {
-            self.views(bytes, &mut spans)?;
+            unfit |= self.views(bytes, &mut spans)?;
         }
         for span in &mut spans {
             span.start = line.floor_char_boundary(span.start);
             span.end = line.ceil_char_boundary(span.end);
         }
-        Ok(spans)
+        Ok((spans, unfit))
     }
 
-    fn views(&self, bytes: &[u8], spans: &mut Vec<Span>) -> Result<(), NotUnderstood> {
+    fn views(&self, bytes: &[u8], spans: &mut Vec<Span>) -> Result<bool, NotUnderstood> {
+        let mut unfit = false;
         let mut view = View::of(bytes);
         for _ in 0..view::MAX_LAYERS {
             let mut scan = Scan::new(&view.bytes, &self.rules);
@@ -236,8 +259,9 @@ impl Masker {
             if scan.is_exhausted() {
                 return Err(NotUnderstood);
             }
+            unfit |= scan.unfit;
             if !scan.encoded {
-                return Ok(());
+                return Ok(unfit);
             }
             view = view.next();
         }

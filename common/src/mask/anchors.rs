@@ -7,7 +7,7 @@ use super::{
     command,
     keys::Class,
     kind::Kind,
-    place,
+    place, placeholder,
     scan::Scan,
     sql,
     value::{self, Extent},
@@ -264,6 +264,7 @@ fn data_source(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize
 fn user_info(scan: &mut Scan<'_>, start: usize, end: usize, detector: &'static str) -> Option<usize> {
     let info = scan.part(start, end);
     match info.iter().position(|byte| *byte == b':') {
+        Some(colon) if placeholder::holds(&scan.rules.user, scan.bytes, start + colon, start + colon + 1) => return None,
         Some(colon) if colon + 1 < info.len() => scan.push(Kind::Password, start + colon + 1, end, detector),
         None if info.len() >= 16 && info.iter().any(u8::is_ascii_digit) && !info.contains(&b'.') && !info.contains(&b'[') => {
             scan.push(Kind::Token, start, end, detector);

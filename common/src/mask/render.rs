@@ -11,12 +11,11 @@ use std::fmt::Write as _;
 
 /// Joins findings that overlap. The whole has the name of the kind that goes first; `pure` tells that it was one finding.
 pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
+    drop_hosts(spans);
     spans.sort_unstable_by_key(|span| (span.start, std::cmp::Reverse(span.end), span.kind));
     let mut merged: Vec<(Span, bool)> = Vec::with_capacity(spans.len());
     for span in spans.drain(..) {
         match merged.last_mut() {
-            // The end of `user:password@host` is no address of mail.
-            Some((last, _)) if span.start < last.end && last.detector == anchors::URL && span.kind == Kind::Email => {}
             Some((last, pure)) if span.start < last.end => {
                 let same = span.start == last.start && span.end == last.end;
                 *pure &= same && (span.kind == last.kind || span.kind > last.kind) || within(&span, last);
@@ -30,6 +29,37 @@ pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
         }
     }
     merged
+}
+
+/// The end of `user:password@host` is no address of mail.
+fn drop_hosts(spans: &mut Vec<Span>) {
+    let mut urls: Vec<(usize, usize)> =
+        spans.iter().filter(|span| span.detector == anchors::URL).map(|span| (span.start, span.end)).collect();
+    if urls.is_empty() {
+        return;
+    }
+    urls.sort_unstable();
+    let overlaps = |span: &Span| {
+        let next = urls.partition_point(|(_, end)| *end <= span.start);
+        urls.get(next).is_some_and(|(start, _)| *start < span.end)
+    };
+    spans.retain(|span| span.kind != Kind::Email || !overlaps(span));
+}
+
+/// Whether a finding was part of a longer word, whose rest may be something once the finding is gone.
+pub(super) fn touches(bytes: &[u8], merged: &[(Span, bool)]) -> bool {
+    let joins = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'+' | b'@' | b'%' | b'&' | b'/');
+    merged.iter().any(|(span, _)| {
+        let before = span.start.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(|byte| joins(*byte));
+        let behind = match bytes.get(span.end..) {
+            Some([b'\\', next, ..]) => !matches!(next, b'"' | b'\'' | b'\\'),
+            Some([b'.', next, ..]) => next.is_ascii_alphanumeric(),
+            Some([b'&', rest @ ..]) => rest.first().is_none_or(|next| !next.is_ascii_alphabetic()),
+            Some([next, ..]) => joins(*next) || *next == b':',
+            _ => false,
+        };
+        before || behind
+    })
 }
 
 /// A smaller finding within a larger one adds nothing.

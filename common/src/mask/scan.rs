@@ -75,6 +75,8 @@ pub(super) struct Scan<'a> {
     pub(super) spans: Vec<Span>,
     /// Something is written in a way that hides it from this scan.
     pub(super) encoded: bool,
+    /// What stands behind a key cannot be what the key says; it may look otherwise once something in it is masked.
+    pub(super) unfit: bool,
     /// A private key began and did not end.
     pub(super) open_key: bool,
     /// Bytes that may still be looked at in search of values' ends. A text made to be looked at again and again uses it up.
@@ -88,6 +90,7 @@ impl<'a> Scan<'a> {
             rules,
             spans: Vec::new(),
             encoded: false,
+            unfit: false,
             open_key: false,
             left: MIN_WORK + bytes.len().saturating_mul(WORK_PER_BYTE),
         }
@@ -153,7 +156,8 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn push_keyed(&mut self, kind: Kind, start: usize, end: usize, detector: &'static str, key: Option<u16>) {
-        let masked = placeholder::len_at(&self.rules.user, self.bytes, start).is_some_and(|len| start + len >= end);
+        // What starts with a placeholder was judged when that was written.
+        let masked = placeholder::len_at(&self.rules.user, self.bytes, start).is_some();
         if start < end && !masked && self.rules.policy.mode(kind) != Mode::Keep {
             self.spans.push(Span { start, end, kind, detector, key });
         }
@@ -227,7 +231,10 @@ impl<'a> Scan<'a> {
         while matches!(self.byte(from), b'=' | b'>') && from < separator + 3 {
             from += 1;
         }
-        let Some(target) = Target::of(found.class) else { return };
+        let Some(mut target) = Target::of(found.class) else { return };
+        if in_tag {
+            target.extent = Extent::Markup;
+        }
         let start = value::skip_space(self.bytes, from);
         if self.byte(start) == b'[' && placeholder::len_at(&self.rules.user, self.bytes, start).is_none() {
             self.list(found, target, start + 1);
@@ -262,6 +269,8 @@ impl<'a> Scan<'a> {
         self.spend(value.after.saturating_sub(from));
         if target.fits(found, self, content) {
             self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id));
+        } else {
+            self.unfit |= value.start < value.end;
         }
         value
     }

@@ -47,8 +47,17 @@ fn quotes(bytes: &[u8], at: usize) -> usize {
     bytes.get(at..).map_or(0, |rest| rest.iter().take(32).take_while(|byte| matches!(byte, b'"' | b'\'' | b'\\')).count())
 }
 
+/// Whether a key that ends a secret starts at `at`: `name=`, `"name":`. A bare colon may be part of the secret.
+pub(super) fn assignment_follows(bytes: &[u8], at: usize) -> bool {
+    follows(bytes, at, false)
+}
+
 /// Whether a key and its separator start at `at`: `name=`, `"name":`, `电话：`.
 pub(super) fn key_follows(bytes: &[u8], at: usize) -> bool {
+    follows(bytes, at, true)
+}
+
+fn follows(bytes: &[u8], at: usize, bare_colon: bool) -> bool {
     let start = at + quotes(bytes, at);
     let mut end = start;
     while end - start < 48
@@ -70,7 +79,7 @@ pub(super) fn key_follows(bytes: &[u8], at: usize) -> bool {
     end += quotes(bytes, end);
     match bytes.get(end) {
         Some(b'=') => true,
-        Some(b':') => !matches!(bytes.get(end + 1), Some(b'/' | b':')),
+        Some(b':') => (bare_colon || bytes.get(end - 1) == Some(&b'"')) && !matches!(bytes.get(end + 1), Some(b'/' | b':')),
         _ => false,
     }
 }

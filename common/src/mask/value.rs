@@ -4,7 +4,7 @@
 //! by the next one behind `n`. A bare value ends where its kind says. In doubt it is longer: too much is masked, never too
 //! little.
 
-use super::{kind::Kind, text};
+use super::{kind::Kind, placeholder, text};
 
 /// A value's place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +33,8 @@ pub(super) enum Extent {
     Authorization,
     /// Pairs with `; ` between them.
     Pairs,
+    /// Up to the next tag, quotes and all.
+    Markup,
 }
 
 impl Extent {
@@ -52,7 +54,7 @@ pub(super) fn at(bytes: &[u8], at: usize, extent: Extent) -> Value {
     let start = skip_wrapping(bytes, skip_space(bytes, at));
     let slashes = bytes.get(start..).map_or(0, |rest| rest.iter().take(64).take_while(|byte| **byte == b'\\').count());
     match bytes.get(start + slashes) {
-        Some(quote @ (b'"' | b'\'' | b'`')) => quoted(bytes, start + slashes + 1, *quote, slashes),
+        Some(quote @ (b'"' | b'\'' | b'`')) if extent != Extent::Markup => quoted(bytes, start + slashes + 1, *quote, slashes),
         _ => {
             let end = bare_end(bytes, start, extent);
             Value { start, end, after: end, quoted: false }
@@ -105,6 +107,7 @@ fn bare_end(bytes: &[u8], start: usize, extent: Extent) -> usize {
         Extent::Line => line_end(bytes, start),
         Extent::Authorization => authorization_end(bytes, start),
         Extent::Pairs => pairs_end(bytes, start),
+        Extent::Markup => bytes.get(start..).and_then(|rest| text::find(rest, b'<')).map_or(bytes.len(), |len| start + len),
     }
 }
 
@@ -127,11 +130,15 @@ fn secret_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
     while !ends_all(bytes, at) {
         let ends = match bytes.get(at) {
-            Some(b',' | b';' | b'&' | b'|') => item_ends(bytes, at + 1) || text::key_follows(bytes, at + 1),
+            Some(b',' | b';' | b'&' | b'|') => item_ends(bytes, at + 1) || text::assignment_follows(bytes, at + 1),
             Some(b')' | b']' | b'}' | b'"' | b'\'' | b'`' | b'>') => {
                 at > start && (item_ends(bytes, at + 1) || bytes.get(at + 1) == Some(&b'&'))
             }
             Some(b'<') => bytes.get(at + 1) == Some(&b'/'),
+            Some(b'[') if at > start && placeholder::len_at(&[], bytes, at).is_some() => {
+                at += placeholder::len_at(&[], bytes, at).unwrap_or(1);
+                continue;
+            }
             Some(b'\\') => {
                 let slashes = bytes.get(at..).map_or(0, |rest| rest.iter().take(64).take_while(|byte| **byte == b'\\').count());
                 matches!(bytes.get(at + slashes), Some(b'"' | b'\'')) && item_ends(bytes, at + slashes + 1)
@@ -222,6 +229,7 @@ fn line_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
     while let Some(byte) = bytes.get(at) {
         match byte {
+            b'[' if placeholder::len_at(&[], bytes, at).is_some() => at += placeholder::len_at(&[], bytes, at).unwrap_or(1),
             b'"' | b'\'' | b'`' if item_ends(bytes, at + 1) => break,
             b';' | b'|' | b'}' | b']' | b'<' | b'\t' | b'\n' | b'\r' => break,
             b'\\' if matches!(bytes.get(at + 1), Some(b'"' | b'\'' | b'\\' | b'n' | b't')) => break,
@@ -307,7 +315,7 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
     let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
     match kind {
         Kind::Password => value.len() >= 2 || digits + letters > 0,
-        Kind::ApiKey | Kind::Token | Kind::Cookie => digits + letters >= 2,
+        Kind::ApiKey | Kind::Token | Kind::Cookie => digits + letters + value.iter().filter(|byte| **byte >= 0x80).count() >= 2,
         Kind::Code => (3..=64).contains(&(digits + letters)),
         Kind::Cvv => (1..=6).contains(&digits) && letters == 0,
         Kind::Card => digits >= 8 && letters <= 4,
@@ -339,7 +347,6 @@ fn is_address(value: &[u8], digits: usize) -> bool {
     let machine = value.windows(3).any(|part| part == b"://")
         || value.starts_with(b"0x")
         || value.starts_with(b"/")
-        || value.contains(&b'@')
         || value.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'/' | b','));
     !machine
         && letters >= 2
