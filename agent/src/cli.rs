@@ -1,6 +1,7 @@
 //! The command line of `shipwatch-agent`.
 
 mod doctor;
+mod mask;
 mod package_files;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -14,7 +15,7 @@ use shipwatch_agent::{
 };
 use shipwatch_common::{
     logging,
-    mask::{LineState, Masker},
+    mask::Masker,
     model::deploy::{EventKind, HostState},
     shutdown,
     time::now_ms,
@@ -67,11 +68,7 @@ enum Command {
     /// Checks configuration and policy and says every mistake.
     Check,
     /// Reads lines on standard input and writes them masked.
-    Mask {
-        /// Says what was found where, instead of the masked line; never the value.
-        #[arg(long)]
-        explain: bool,
-    },
+    Mask(mask::Options),
     /// Looks for what keeps the agent from working, and says how to mend it.
     Doctor {
         /// JSON instead of text.
@@ -156,7 +153,7 @@ fn dispatch(cli: Cli, environment: &[(String, String)]) -> Result<ExitCode, Fail
         Command::Enroll { server, token, name, force } => enrol(&config, environment, &server, &token, &name, force),
         Command::Status { json } => status(&config, json),
         Command::Check => check(&config, &cli.config),
-        Command::Mask { explain } => mask(&config, explain),
+        Command::Mask(options) => mask::run(config.mask, &options).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => runtime()?.block_on(doctor::run(&config, json)).map_err(failed),
         Command::Deploy { local, policy } => deploy_local(&config, environment, &local, policy),
     }
@@ -243,36 +240,6 @@ fn check(config: &Config, path: &Path) -> Result<ExitCode, Failure> {
     let allowed = if policy.deploy.enabled { "allowed" } else { "off: the server gets telemetry and no more" };
     say(&format!("{}: deployments {allowed}", config.agent.policy_file))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn mask(config: &Config, explain: bool) -> Result<ExitCode, Failure> {
-    let masker = masker(config)?;
-    let mut state = LineState::default();
-    let mut input = io::stdin().lock();
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut line = Vec::new();
-    let done = (|| -> io::Result<()> {
-        loop {
-            line.clear();
-            if input.read_until(b'\n', &mut line)? == 0 {
-                return out.flush();
-            }
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_end_matches(['\n', '\r']);
-            if explain {
-                for finding in masker.explain(text) {
-                    writeln!(out, "{} at bytes {} to {}", finding.kind, finding.start, finding.end)?;
-                }
-            } else {
-                out.write_all(masker.mask_line(&mut state, text).text.as_bytes())?;
-                out.write_all(b"\n")?;
-            }
-        }
-    })();
-    match done {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(error)),
-        _ => Ok(ExitCode::SUCCESS),
-    }
 }
 
 fn deploy_local(config: &Config, environment: &[(String, String)], dir: &Path, policy: Option<PathBuf>) -> Result<ExitCode, Failure> {

@@ -1,26 +1,73 @@
 //! Finds and removes personal data and secrets from text.
 //!
-//! Placeholder: the interface that callers write against.
+//! A text is scanned as it stands and, if something in it is escaped or encoded, as it reads ([`view`]). Anchors (`ghp_`,
+//! `://`) are found in one Aho-Corasick pass; a second look at every byte finds keys, runs of digits and addresses of mail,
+//! each with a validator of its own. Patterns of the configuration run last. `docs/masking.md` says what is found.
+//!
+//! # Invariants
+//! - Pure: no clock, no files (but [`Masker::new`] reads the pseudonyms' key), no state but the [`LineState`] that is passed in.
+//! - Fails closed: a text that is too long, that is encoded more often than views are taken, that is made to be looked at again
+//!   and again, or for which findings and text do not fit together, is replaced as a whole.
+//! - Masking masked text changes nothing.
+//! - Neither findings nor errors hold a value.
+//!
+//! # Leaves out
+//! Names and addresses in running text (but Chinese addresses with street and number), values whose only sign is that a
+//! person knows what they are.
 
-use std::borrow::Cow;
+mod anchors;
+mod checks;
+mod command;
+mod config;
+mod email;
+mod keys;
+mod kind;
+mod names;
+mod net;
+mod numbers;
+mod pem;
+mod phrases;
+mod place;
+mod placeholder;
+mod pseudonym;
+mod render;
+mod rules;
+mod scan;
+mod sql;
+mod text;
+mod value;
+mod view;
 
-/// Which detectors are on and how they replace what they find.
-#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {}
+pub use config::{Config, Rule};
+pub use pem::LineState;
+pub use pseudonym::Key;
 
-impl Config {
-    /// Checks the rules.
-    pub fn check(&self, _problems: &mut crate::config::Problems) {}
-}
+use aho_corasick::AhoCorasick;
+use config::Policy;
+use keys::Keys;
+use kind::{Kind, Mode};
+use pem::Continued;
+use rules::UserRule;
+use scan::{Scan, Span};
+use std::{borrow::Cow, path::Path};
+use view::View;
 
 /// Compiled rules. Cheap to share, pure, fail closed.
 #[derive(Debug)]
-pub struct Masker {}
+pub struct Masker {
+    rules: Rules,
+    key: Option<Key>,
+    max_bytes: usize,
+}
 
-/// What a multi-line secret (a private key block) needs to remember between the lines of one source.
-#[derive(Clone, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
-pub struct LineState {}
+/// What the detectors need.
+#[derive(Debug)]
+struct Rules {
+    policy: Policy,
+    keys: Keys,
+    anchors: AhoCorasick,
+    user: Vec<UserRule>,
+}
 
 /// Masked text and what was found.
 #[derive(Debug)]
@@ -33,19 +80,89 @@ pub struct Masked<'a> {
     pub failed: bool,
 }
 
+/// One finding, without its value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// What it is, such as `email`, or the name of a rule.
+    pub kind: String,
+    /// First byte.
+    pub start: usize,
+    /// Behind the last byte.
+    pub end: usize,
+    /// What found it.
+    pub detector: &'static str,
+    /// The key that it stands behind, in lower case without separators.
+    pub key: Option<String>,
+}
+
+/// How often a text is masked again before it counts as not understood.
+const MAX_ROUNDS: usize = 8;
+
+/// The text is not understood and must not pass.
+#[derive(Debug)]
+struct NotUnderstood;
+
 impl Masker {
-    /// Compiles the rules.
+    /// Compiles the rules and reads the pseudonyms' key, if a mode needs it.
     ///
     /// # Errors
-    /// A rule that does not compile, with its place and remedy.
-    pub fn new(_config: &Config) -> Result<Self, String> {
-        Ok(Self {})
+    /// A rule that does not compile or a key that cannot be read, with its place and remedy.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let key = if config.needs_key() { Some(Key::read(Path::new(&config.pseudonym_key_file))?) } else { None };
+        Self::with_key(config, key)
+    }
+
+    /// As [`Masker::new`], with the key given.
+    ///
+    /// # Errors
+    /// A mistake in the configuration; a mode that needs a key while there is none.
+    pub fn with_key(config: &Config, key: Option<Key>) -> Result<Self, String> {
+        let mut problems = crate::config::Problems::new();
+        config.check(&mut problems);
+        let wrong = |problem: &&crate::config::Problem| key.is_none() || problem.key != "pseudonym_key_file";
+        if let Some(problem) = problems.list().iter().find(wrong) {
+            return Err(format!("`{}` {}", problem.key, problem.message));
+        }
+        let user = config
+            .rules
+            .iter()
+            .map(|rule| UserRule::compile(rule).map_err(|error| format!("rule {:?}: {error}", rule.name)))
+            .collect::<Result<_, _>>()?;
+        let rules = Rules { policy: config.policy(), keys: config.keys(), anchors: anchors::compile()?, user };
+        Ok(Self { rules, key, max_bytes: usize::try_from(config.max_line_bytes).unwrap_or(usize::MAX) })
     }
 
     /// Masks one line of one source; `state` carries multi-line secrets over to the next line.
     #[must_use]
-    pub fn mask_line<'a>(&self, _state: &mut LineState, line: &'a str) -> Masked<'a> {
-        Masked { text: Cow::Borrowed(line), hits: 0, failed: false }
+    pub fn mask_line<'a>(&self, state: &mut LineState, line: &'a str) -> Masked<'a> {
+        let Ok((mut spans, unfit)) = self.spans(state, line) else { return Self::refused(line) };
+        if spans.is_empty() {
+            return Masked { text: Cow::Borrowed(line), hits: 0, failed: false };
+        }
+        let merged = render::merge(&mut spans);
+        let hits = u32::try_from(merged.len()).unwrap_or(u32::MAX);
+        match render::write(self, line, &merged) {
+            Some(text) if unfit || render::touches(line.as_bytes(), &merged) => {
+                self.mask_again(text, hits).unwrap_or_else(|| Self::refused(line))
+            }
+            Some(text) => Masked { text: Cow::Owned(text), hits, failed: false },
+            None => Self::refused(line),
+        }
+    }
+
+    /// Masks what was part of a longer word before the word's other part was masked. `None` if that never ends.
+    fn mask_again(&self, mut text: String, mut hits: u32) -> Option<Masked<'static>> {
+        for _ in 0..MAX_ROUNDS {
+            let (mut spans, _) = self.spans(&mut LineState::default(), &text).ok()?;
+            let merged = render::merge(&mut spans);
+            let next = render::write(self, &text, &merged)?;
+            if next == text {
+                return Some(Masked { text: Cow::Owned(text), hits, failed: false });
+            }
+            hits = hits.saturating_add(u32::try_from(merged.len()).unwrap_or(u32::MAX));
+            text = next;
+        }
+        None
     }
 
     /// Masks a text that stands alone: a label, a command line, an error.
@@ -53,23 +170,101 @@ impl Masker {
     pub fn mask<'a>(&self, text: &'a str) -> Masked<'a> {
         self.mask_line(&mut LineState::default(), text)
     }
-}
 
-/// One finding, without its value.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Finding {
-    /// What it is, such as `email`.
-    pub kind: &'static str,
-    /// First byte.
-    pub start: usize,
-    /// Behind the last byte.
-    pub end: usize,
-}
-
-impl Masker {
-    /// What would be masked, for `shipwatch-agent mask --explain`.
+    /// What would be masked in a text that stands alone, for people who wonder why.
     #[must_use]
-    pub fn explain(&self, _text: &str) -> Vec<Finding> {
-        Vec::new()
+    pub fn explain(&self, text: &str) -> Vec<Finding> {
+        self.explain_line(&mut LineState::default(), text)
+    }
+
+    /// As [`Masker::explain`], for one line of a source.
+    #[must_use]
+    pub fn explain_line(&self, state: &mut LineState, line: &str) -> Vec<Finding> {
+        let whole = Span { start: 0, end: line.len(), kind: Kind::PrivateKey, detector: "not understood: replaced as a whole", key: None };
+        let mut spans = self.spans(state, line).map_or_else(|NotUnderstood| vec![whole], |(spans, _)| spans);
+        let finding = |(span, _): (Span, bool)| Finding {
+            kind: self.name(span.kind).to_owned(),
+            start: span.start,
+            end: span.end,
+            detector: span.detector,
+            key: span.key.map(|id| self.rules.keys.text(id).to_owned()),
+        };
+        render::merge(&mut spans).into_iter().map(finding).collect()
+    }
+
+    fn refused(line: &str) -> Masked<'static> {
+        Masked { text: Cow::Owned(format!("[masking failed: {} bytes]", line.len())), hits: 0, failed: true }
+    }
+
+    fn mode(&self, kind: Kind) -> Mode {
+        match kind {
+            Kind::Rule(at) => self.rules.user.get(usize::from(at)).map_or(Mode::Redact, |rule| rule.mode),
+            kind => self.rules.policy.mode(kind),
+        }
+    }
+
+    fn name(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::Rule(at) => self.rules.user.get(usize::from(at)).map_or("rule", |rule| &rule.name),
+            kind => kind.name(),
+        }
+    }
+
+    /// Everything that is found in the text and in its views, by its place in the text, and whether it should be looked at again.
+    fn spans(&self, state: &mut LineState, line: &str) -> Result<(Vec<Span>, bool), NotUnderstood> {
+        let bytes = line.as_bytes();
+        let key_end = match state.advance(bytes) {
+            Continued::Outside => 0,
+            Continued::Whole => bytes.len(),
+            Continued::Until(end) => end,
+        };
+        if bytes.len() > self.max_bytes {
+            if pem::leaves_open(bytes) {
+                state.open();
+            }
+            return Err(NotUnderstood);
+        }
+        let mut scan = Scan::new(bytes, &self.rules);
+        if key_end < bytes.len() {
+            scan.run();
+        }
+        if scan.is_exhausted() {
+            return Err(NotUnderstood);
+        }
+        scan.push(Kind::PrivateKey, 0, key_end, "private key block");
+        if scan.open_key {
+            state.open();
+        }
+        let (mut spans, mut unfit) = (scan.spans, scan.unfit);
+        if scan.encoded {
+            unfit |= self.views(bytes, &mut spans)?;
+        }
+        for span in &mut spans {
+            span.start = line.floor_char_boundary(span.start);
+            span.end = line.ceil_char_boundary(span.end);
+        }
+        Ok((spans, unfit))
+    }
+
+    fn views(&self, bytes: &[u8], spans: &mut Vec<Span>) -> Result<bool, NotUnderstood> {
+        let mut unfit = false;
+        let mut view = View::of(bytes);
+        for _ in 0..view::MAX_LAYERS {
+            let mut scan = Scan::new(&view.bytes, &self.rules);
+            scan.run();
+            spans.extend(scan.spans.iter().map(|span| {
+                let (start, end) = view.origin(span.start, span.end);
+                Span { start, end, ..*span }
+            }));
+            if scan.is_exhausted() {
+                return Err(NotUnderstood);
+            }
+            unfit |= scan.unfit;
+            if !scan.encoded {
+                return Ok(unfit);
+            }
+            view = view.next();
+        }
+        Err(NotUnderstood)
     }
 }

@@ -1,0 +1,253 @@
+//! Keys: does the identifier that ends here tell what stands behind it?
+//!
+//! One walk from the identifier's end to its start through a trie of reversed phrases: `receiverMobile`, `receiver_mobile`,
+//! `Receiver Mobile` and `receiver-mobile` all end in `mobile`; `token_count` does not end in `token`. Most keys leave the
+//! trie after two or three bytes.
+
+use super::{kind::Kind, phrases};
+use std::collections::BTreeMap;
+
+/// What a phrase says about the value behind it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Class {
+    /// The value is of this kind.
+    Value(Kind),
+    /// The value is of this kind if it has at least so many letters and digits.
+    Long(Kind, u8),
+    /// The value is of this kind if it looks like one: the key is a word that has other uses.
+    Soft(Kind),
+    /// Plain `name`: a person's if it looks like one.
+    PlainName,
+    /// A header whose value is a scheme and credentials.
+    Authorization,
+    /// A header whose value is a list of `name=value; `.
+    CookieHeader,
+    /// Numbers behind it are numbers of things: orders, parcels, traces.
+    Thing,
+    /// Allowed by the configuration.
+    Allowed,
+    /// Says nothing, and keeps a shorter phrase from saying something (`ip_address` is no address).
+    Neutral,
+}
+
+/// A key, or the end of one.
+#[derive(Clone, Debug)]
+pub(super) struct Phrase {
+    /// Lower case, without separators.
+    pub(super) text: String,
+    pub(super) class: Class,
+    /// Counts within a longer word, too: `dbpassword`.
+    loose: bool,
+}
+
+impl Phrase {
+    /// As somebody writes it in a configuration: only as whole words.
+    pub(super) fn of_user(key: &str, class: Class) -> Self {
+        let text = key.bytes().filter(|byte| !is_joint(*byte)).map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>();
+        Self { text: String::from_utf8(text).unwrap_or_default(), class, loose: false }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    first: u16,
+    children: u8,
+    /// Position of the phrase plus one.
+    accept: u16,
+}
+
+/// A phrase that was found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Found {
+    /// Where it starts.
+    pub(super) start: usize,
+    /// Its number, for [`Keys::text`].
+    pub(super) id: u16,
+    pub(super) class: Class,
+}
+
+/// All phrases.
+#[derive(Debug)]
+pub(super) struct Keys {
+    root: Vec<u16>,
+    nodes: Vec<Node>,
+    edges: Vec<(u8, u16)>,
+    phrases: Vec<Phrase>,
+}
+
+#[derive(Default)]
+struct Draft {
+    children: BTreeMap<u8, Draft>,
+    accept: u16,
+}
+
+impl Keys {
+    /// The built-in phrases and `further` ones, which win.
+    pub(super) fn new(further: impl Iterator<Item = Phrase>) -> Self {
+        let built_in = phrases::all().map(|(text, class)| Phrase {
+            text: text.trim_start_matches('~').to_owned(),
+            class,
+            loose: text.starts_with('~'),
+        });
+        let mut keys =
+            Self { root: vec![0; 256], nodes: vec![Node::default()], edges: Vec::new(), phrases: built_in.chain(further).collect() };
+        let mut draft = Draft::default();
+        for (at, phrase) in keys.phrases.iter().enumerate() {
+            // More phrases than fit: the configuration's check allows far fewer.
+            let Ok(id) = u16::try_from(at + 1) else { break };
+            let mut node = &mut draft;
+            for byte in phrase.text.bytes().rev() {
+                node = node.children.entry(byte).or_default();
+            }
+            // `allow` never takes the sting out of a secret.
+            let secret = node.accept.checked_sub(1).and_then(|at| keys.phrases.get(usize::from(at))).is_some_and(Phrase::is_secret);
+            if !(secret && phrase.class == Class::Allowed) && !phrase.text.is_empty() {
+                node.accept = id;
+            }
+        }
+        keys.flatten(&draft, 0);
+        for (byte, node) in keys.edges_of(0).to_vec() {
+            if let Some(slot) = keys.root.get_mut(usize::from(byte)) {
+                *slot = node;
+            }
+            if let Some(slot) = keys.root.get_mut(usize::from(byte.to_ascii_uppercase())) {
+                *slot = node;
+            }
+        }
+        keys
+    }
+
+    fn flatten(&mut self, draft: &Draft, at: usize) {
+        let first = self.edges.len();
+        let base = self.nodes.len();
+        for (byte, _) in &draft.children {
+            self.edges.push((*byte, u16::try_from(self.nodes.len()).unwrap_or(0)));
+            self.nodes.push(Node::default());
+        }
+        if let Some(node) = self.nodes.get_mut(at) {
+            *node = Node {
+                first: u16::try_from(first).unwrap_or(0),
+                children: u8::try_from(draft.children.len()).unwrap_or(0),
+                accept: draft.accept,
+            };
+        }
+        for (offset, child) in draft.children.values().enumerate() {
+            self.flatten(child, base + offset);
+        }
+    }
+
+    #[inline]
+    fn edges_of(&self, node: usize) -> &[(u8, u16)] {
+        let Some(node) = self.nodes.get(node) else { return &[] };
+        let first = usize::from(node.first);
+        self.edges.get(first..first + usize::from(node.children)).unwrap_or(&[])
+    }
+
+    #[inline]
+    fn step(&self, node: u16, byte: u8) -> Option<u16> {
+        let byte = byte.to_ascii_lowercase();
+        self.edges_of(usize::from(node)).iter().find(|(edge, _)| *edge == byte).map(|(_, child)| *child)
+    }
+
+    /// The longest phrase that ends right before `end`.
+    pub(super) fn find(&self, bytes: &[u8], end: usize) -> Option<Found> {
+        let mut at = end.checked_sub(1)?;
+        let mut node = *self.root.get(usize::from(*bytes.get(at)?))?;
+        let mut best = None;
+        while node != 0 {
+            let here = self.nodes.get(usize::from(node))?;
+            if let Some(phrase) = usize::from(here.accept).checked_sub(1).and_then(|id| self.phrases.get(id))
+                && (phrase.loose || starts_word(bytes, at))
+            {
+                best = Some(Found { start: at, id: here.accept - 1, class: phrase.class });
+            }
+            let Some(mut before) = at.checked_sub(1) else { break };
+            // One joint between two words: `card_number`, `Card Number`.
+            if bytes.get(before).copied().is_some_and(is_joint) {
+                let Some(further) = before.checked_sub(1) else { break };
+                before = further;
+            }
+            let Some(next) = bytes.get(before).and_then(|byte| self.step(node, *byte)) else { break };
+            (at, node) = (before, next);
+        }
+        best
+    }
+
+    /// The phrase's text.
+    pub(super) fn text(&self, id: u16) -> &str {
+        self.phrases.get(usize::from(id)).map_or("", |phrase| &phrase.text)
+    }
+}
+
+impl Phrase {
+    const fn is_secret(&self) -> bool {
+        match self.class {
+            Class::Value(kind) | Class::Long(kind, _) | Class::Soft(kind) => kind.is_secret(),
+            Class::Authorization | Class::CookieHeader => true,
+            _ => false,
+        }
+    }
+}
+
+#[inline]
+const fn is_joint(byte: u8) -> bool {
+    matches!(byte, b'_' | b'-' | b'.' | b' ')
+}
+
+/// Whether a word starts at `at`: nothing, a sign, a digit or Han before it, or the hump of camel case, or an escape such as `\n`.
+#[inline]
+fn starts_word(bytes: &[u8], at: usize) -> bool {
+    let Some(before) = at.checked_sub(1).and_then(|before| bytes.get(before)) else { return true };
+    let first = bytes.get(at).copied().unwrap_or(0);
+    !before.is_ascii_alphabetic()
+        || first >= 0x80
+        || (first.is_ascii_uppercase() && before.is_ascii_lowercase())
+        || (matches!(before, b'n' | b'r' | b't') && at.checked_sub(2).and_then(|slash| bytes.get(slash)) == Some(&b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_key_tells() {
+        let keys = Keys::new(std::iter::empty());
+        for (key, expected) in [
+            ("password", "password"),
+            ("DB_PASSWORD", "password"),
+            ("dbpassword", "password"),
+            ("receiverMobile", "mobile"),
+            ("receiver_mobile", "mobile"),
+            ("Card Number", "cardnumber"),
+            ("wildcard", ""),
+            ("token_count", ""),
+            ("tokenCount", ""),
+            ("status", ""),
+            ("ip_address", "ipaddress"),
+            ("shipping_address", "shippingaddress"),
+            ("design", ""),
+            ("客户姓名", "客户姓名"),
+            ("新收货人", "收货人"),
+            ("", ""),
+        ] {
+            let found = keys.find(key.as_bytes(), key.len());
+            assert_eq!(found.map_or("", |found| keys.text(found.id)), expected, "{key}");
+        }
+        assert_eq!(keys.find(b"ip_address", 10).unwrap().class, Class::Neutral);
+    }
+
+    #[test]
+    fn own_keys_win_but_never_over_a_secret() {
+        let own = [
+            Phrase::of_user("Khach_Hang", Class::Value(Kind::Name)),
+            Phrase::of_user("warehouse_phone", Class::Allowed),
+            Phrase::of_user("password", Class::Allowed),
+        ];
+        let keys = Keys::new(own.into_iter());
+        let class = |key: &str| keys.find(key.as_bytes(), key.len()).map(|found| found.class);
+        assert_eq!(class("khachHang"), Some(Class::Value(Kind::Name)));
+        assert_eq!(class("warehousePhone"), Some(Class::Allowed));
+        assert_eq!(class("phone"), Some(Class::Value(Kind::Phone)));
+        assert_eq!(class("password"), Some(Class::Value(Kind::Password)));
+    }
+}

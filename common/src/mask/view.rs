@@ -1,0 +1,236 @@
+//! Views: the text as it reads once one layer of writing is taken off.
+//!
+//! JSON escapes, percent encoding, character references, full-width signs and characters without width all go in one pass;
+//! nested encodings take a pass each. Every byte of a view knows where it came from.
+
+/// Layers that are taken off. A text with more is not understood and must not pass.
+pub(super) const MAX_LAYERS: usize = 5;
+
+/// A decoded text.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) bytes: Vec<u8>,
+    /// Where in the original text the unit of each byte starts.
+    starts: Vec<usize>,
+    original_len: usize,
+}
+
+/// One unit: how many bytes it takes and what it stands for.
+struct Unit {
+    len: usize,
+    bytes: [u8; 4],
+    count: usize,
+}
+
+impl Unit {
+    fn of(len: usize, bytes: &[u8]) -> Self {
+        let mut unit = Self { len, bytes: [0; 4], count: bytes.len().min(4) };
+        unit.bytes.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = *byte);
+        unit
+    }
+
+    fn of_char(len: usize, code: u32) -> Self {
+        let mut buffer = [0; 4];
+        let letter = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        Self::of(len, letter.encode_utf8(&mut buffer).as_bytes())
+    }
+}
+
+impl View {
+    /// Takes one layer off.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let identity = |at| at;
+        Self::decode(bytes, bytes.len(), identity)
+    }
+
+    /// Takes one more layer off.
+    pub(super) fn next(&self) -> Self {
+        Self::decode(&self.bytes, self.original_len, |at| self.starts.get(at).copied().unwrap_or(self.original_len))
+    }
+
+    fn decode(bytes: &[u8], original_len: usize, origin: impl Fn(usize) -> usize) -> Self {
+        let mut view = Self { bytes: Vec::with_capacity(bytes.len()), starts: Vec::with_capacity(bytes.len()), original_len };
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| may_start(*byte)).unwrap_or(rest.len());
+            view.copy(rest.get(..plain).unwrap_or_default(), (at..at + plain).map(&origin));
+            at += plain;
+            match unit_at(bytes, at) {
+                Some(unit) => {
+                    let (len, start) = (unit.count, origin(at));
+                    view.copy(unit.bytes.get(..len).unwrap_or_default(), std::iter::repeat_n(start, len));
+                    at += unit.len;
+                }
+                None => {
+                    view.copy(bytes.get(at..at + 1).unwrap_or_default(), std::iter::once(origin(at)).take(bytes.len() - at));
+                    at += 1;
+                }
+            }
+        }
+        view
+    }
+
+    fn copy(&mut self, bytes: &[u8], starts: impl Iterator<Item = usize>) {
+        self.bytes.extend_from_slice(bytes);
+        self.starts.extend(starts);
+    }
+
+    /// Where `start..end` of the view lies in the original text: whole units.
+    pub(super) fn origin(&self, start: usize, end: usize) -> (usize, usize) {
+        let from = self.starts.get(start).copied().unwrap_or(self.original_len);
+        let last = end.checked_sub(1).and_then(|last| self.starts.get(last)).copied().unwrap_or(from);
+        let behind = self.starts.get(end..).and_then(|rest| rest.iter().find(|start| **start > last)).copied();
+        (from, behind.unwrap_or(self.original_len))
+    }
+}
+
+/// Whether a unit that stands for something else starts at `at`.
+#[inline]
+pub(super) fn starts_escape(bytes: &[u8], at: usize) -> bool {
+    if !bytes.get(at).is_some_and(|byte| may_start(*byte)) {
+        return false;
+    }
+    match bytes.get(at) {
+        // A quote behind backslashes is read as it stands.
+        Some(b'\\') => {
+            bytes.get(at + 1) != Some(&b'\\') && unit_at(bytes, at).is_some_and(|unit| !matches!(unit.bytes, [b'"' | b'\'', ..]))
+        }
+        _ => unit_at(bytes, at).is_some(),
+    }
+}
+
+const fn may_start(byte: u8) -> bool {
+    matches!(byte, b'\\' | b'%' | b'&' | 0xC2 | 0xE2 | 0xEF)
+}
+
+fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
+    match bytes.get(at)? {
+        b'\\' => backslash(bytes, at),
+        b'%' => Some(Unit::of(3, &[u8::try_from(hex(bytes, at + 1, 2)?).ok()?])),
+        b'&' => reference(bytes.get(at..)?),
+        0xC2 | 0xE2 | 0xEF => folded(bytes.get(at..)?),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8], at: usize, len: usize) -> Option<u32> {
+    let digits = bytes.get(at..at + len)?;
+    digits.iter().try_fold(0_u32, |sum, digit| Some(sum * 16 + char::from(*digit).to_digit(16)?))
+}
+
+fn backslash(bytes: &[u8], at: usize) -> Option<Unit> {
+    let plain = |byte: u8| Some(Unit::of(2, &[byte]));
+    match bytes.get(at + 1)? {
+        b'n' => plain(b'\n'),
+        b'r' => plain(b'\r'),
+        b't' => plain(b'\t'),
+        b'b' | b'f' => plain(b' '),
+        sign @ (b'"' | b'\'' | b'/' | b'\\') => plain(*sign),
+        b'x' => Some(Unit::of(4, &[u8::try_from(hex(bytes, at + 2, 2)?).ok()?])),
+        b'u' => {
+            let first = hex(bytes, at + 2, 4)?;
+            let second = if bytes.get(at + 6..at + 8) == Some(b"\\u") { hex(bytes, at + 8, 4) } else { None };
+            match (first, second) {
+                (0xD800..=0xDBFF, Some(second @ 0xDC00..=0xDFFF)) => {
+                    Some(Unit::of_char(12, 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)))
+                }
+                _ => fold_code(first).map_or_else(|| Some(Unit::of_char(6, first)), |folded| Some(Unit::of(6, folded.as_slice()))),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// `&quot;`, `&#64;`, `&#x40;`.
+fn reference(bytes: &[u8]) -> Option<Unit> {
+    for (name, sign) in [(&b"&quot;"[..], b'"'), (b"&amp;", b'&'), (b"&lt;", b'<'), (b"&gt;", b'>'), (b"&apos;", b'\''), (b"&nbsp;", b' ')]
+    {
+        if bytes.starts_with(name) {
+            return Some(Unit::of(name.len(), &[sign]));
+        }
+    }
+    let number = bytes.strip_prefix(b"&#")?;
+    let (digits, radix, skipped) = match number {
+        [b'x' | b'X', digits @ ..] => (digits, 16, 3),
+        digits => (digits, 10, 2),
+    };
+    let len = digits.iter().take(8).position(|byte| *byte == b';').filter(|len| *len > 0)?;
+    let code =
+        digits.get(..len)?.iter().try_fold(0_u32, |sum, digit| sum.checked_mul(radix)?.checked_add(char::from(*digit).to_digit(radix)?))?;
+    Some(Unit::of_char(skipped + len + 1, code))
+}
+
+/// A character that is written with other bytes than what it reads as.
+fn folded(bytes: &[u8]) -> Option<Unit> {
+    let code = match *bytes {
+        [0xC2, second @ 0x80..=0xBF, ..] => 0x80 | u32::from(second & 0x3F),
+        [first @ (0xE2 | 0xEF), second @ 0x80..=0xBF, third @ 0x80..=0xBF, ..] => {
+            u32::from(first & 0x0F) << 12 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F)
+        }
+        _ => return None,
+    };
+    let len = if code < 0x800 { 2 } else { 3 };
+    fold_code(code).map(|folded| Unit::of(len, folded.as_slice()))
+}
+
+/// What a character reads as: nothing, a space, a dash, or its ASCII form. Signs of Chinese writing stay as they are.
+fn fold_code(code: u32) -> Option<Option<u8>> {
+    match code {
+        0xAD | 0x200B..=0x200F | 0x202A..=0x202E | 0x2060..=0x2064 | 0xFEFF => Some(None),
+        0xA0 | 0x2000..=0x200A | 0x202F => Some(Some(b' ')),
+        0x2010..=0x2015 => Some(Some(b'-')),
+        0xFF01 | 0xFF08 | 0xFF09 | 0xFF0C | 0xFF1A | 0xFF1B | 0xFF1F => None,
+        0xFF01..=0xFF5E => u8::try_from(code - 0xFF01 + 0x21).ok().map(Some),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, decoded: &str) {
+        let view = View::of(text.as_bytes());
+        assert_eq!(String::from_utf8_lossy(&view.bytes), decoded, "{text}");
+    }
+
+    #[test]
+    fn one_layer_is_taken_off() {
+        check(r"\u5f20\u4e09 a\/b \\u0041 \n", "张三 a/b \\u0041 \n");
+        check(r"\ud83d\ude00 \ud83d", "😀 \u{fffd}");
+        check("a%40b%2Bc 100% %zz", "a@b+c 100% %zz");
+        check("&quot;a&quot; &#64; &#x40; &x;", "\"a\" @ @ &x;");
+        check("１３８\u{200b}＠ａ\u{a0}b，：", "138@a b，：");
+    }
+
+    #[test]
+    fn places_are_those_of_the_original() {
+        let text = "x%2541%\u{200b}41";
+        let first = View::of(text.as_bytes());
+        assert_eq!(first.bytes, b"x%41%41");
+        let second = first.next();
+        assert_eq!(second.bytes, b"xAA");
+        assert_eq!(second.origin(1, 2), (1, 6));
+        assert_eq!(second.origin(1, 3), (1, text.len()));
+        assert_eq!(second.origin(0, 1), (0, 1));
+    }
+
+    #[test]
+    fn only_escapes_ask_for_a_view() {
+        for (text, expected) in [
+            ("\\u", false),
+            ("\\u0041", true),
+            ("\\\"", false),
+            ("\\/", true),
+            ("%4", false),
+            ("%40", true),
+            ("&a=", false),
+            ("：", false),
+            ("１", true),
+        ] {
+            assert_eq!(starts_escape(text.as_bytes(), 0), expected, "{text}");
+        }
+    }
+}
