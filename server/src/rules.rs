@@ -43,7 +43,7 @@ pub struct Config {
     pub query_timeout: Duration,
     /// Whether a silent host raises `HostDown`, without a rule.
     pub host_down: bool,
-    /// How long a host's connection must be gone before `HostDown` fires. That it is gone is known at most 19 s after its last
+    /// How long a host's connection must be gone before `HostDown` fires. That it is gone is known at most 15 s after its last
     /// packet, and hosts are looked at every 2 s.
     #[serde(with = "serde_duration")]
     pub host_down_for: Duration,

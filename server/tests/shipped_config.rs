@@ -23,7 +23,21 @@ fn it_is_read_as_it_is_shipped() {
     Config::parse(SHIPPED, Path::new("server.toml"), &[]).unwrap_or_else(|error| panic!("{error}"));
     // Keys that packages set on purpose; everything else is a comment.
     let set: Vec<&str> = SHIPPED.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())).collect();
-    assert_eq!(set, Vec::<&str>::new());
+    assert_eq!(set, ["files = [\"/etc/shipwatch/rules\"]"]);
+}
+
+#[test]
+fn its_examples_of_channels_can_be_read() {
+    let example: String = SHIPPED
+        .lines()
+        .skip_while(|line| *line != "#   [[notify.channels]]")
+        .map_while(|line| line.strip_prefix("#   "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let table = example.parse::<toml::Table>().expect("the example is TOML");
+    let channels = table["notify"]["channels"].as_array().expect("channels").len();
+    let config = toml::from_str::<Config>(&example).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((config.notify.channels.len(), channels), (3, 3));
 }
 
 #[test]
