@@ -222,7 +222,7 @@ impl<'a> Scan<'a> {
         // What a masker wrote, `[email:***@example.com]`; but PHP writes `[email] => x`.
         if first == b'['
             && placeholder::len_at(&self.rules.user, self.bytes, found.start - 1).is_some()
-            && !(self.part(separator.saturating_sub(2), from + 1) == b"] =>")
+            && self.part(separator.saturating_sub(2), from + 1) != b"] =>"
         {
             return;
         }
