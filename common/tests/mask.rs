@@ -1,4 +1,5 @@
 //! The masker against tables of lines, against planted values in random surroundings, and against itself.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use proptest::prelude::*;
 use shipwatch_common::mask::{Config, Key, LineState, Masker, Rule};

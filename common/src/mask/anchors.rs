@@ -79,8 +79,11 @@ const FORMATS: &[Format] = &[
     at_word(token("EAA", 60, b"", "Meta access token")),
 ];
 
+/// Looks at what an anchor announces, given its start and what is behind it. Tells where the search may go on.
+type Look = fn(&mut Scan<'_>, usize, usize) -> Option<usize>;
+
 /// Anchors that need a look of their own.
-const OTHERS: &[(&str, fn(&mut Scan<'_>, usize, usize) -> Option<usize>)] = &[
+const OTHERS: &[(&str, Look)] = &[
     ("://", url),
     ("@tcp(", data_source),
     ("eyJ", jwt),

@@ -70,6 +70,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Keys {
     root: Vec<u16>,
+    /// One bit for each pair of last letters that a phrase has: most keys need no more than this look.
+    endings: Vec<u64>,
     nodes: Vec<Node>,
     edges: Vec<(u8, u16)>,
     phrases: Vec<Phrase>,
@@ -77,7 +79,7 @@ pub(super) struct Keys {
 
 #[derive(Default)]
 struct Draft {
-    children: BTreeMap<u8, Draft>,
+    children: BTreeMap<u8, Self>,
     accept: u16,
 }
 
@@ -89,19 +91,29 @@ impl Keys {
             class,
             loose: text.starts_with('~'),
         });
-        let mut keys =
-            Self { root: vec![0; 256], nodes: vec![Node::default()], edges: Vec::new(), phrases: built_in.chain(further).collect() };
+        let mut keys = Self {
+            root: vec![0; 256],
+            endings: vec![0; 1024],
+            nodes: vec![Node::default()],
+            edges: Vec::new(),
+            phrases: built_in.chain(further).collect(),
+        };
         let mut draft = Draft::default();
         for (at, phrase) in keys.phrases.iter().enumerate() {
             // More phrases than fit: the configuration's check allows far fewer.
             let Ok(id) = u16::try_from(at + 1) else { break };
+            if let [.., before, last] = *phrase.text.as_bytes()
+                && let Some(bits) = keys.endings.get_mut(ending(before, last).0)
+            {
+                *bits |= ending(before, last).1;
+            }
             let mut node = &mut draft;
             for byte in phrase.text.bytes().rev() {
                 node = node.children.entry(byte).or_default();
             }
             // `allow` never takes the sting out of a secret.
             let secret = node.accept.checked_sub(1).and_then(|at| keys.phrases.get(usize::from(at))).is_some_and(Phrase::is_secret);
-            if !(secret && phrase.class == Class::Allowed) && !phrase.text.is_empty() {
+            if !(phrase.text.is_empty() || secret && phrase.class == Class::Allowed) {
                 node.accept = id;
             }
         }
@@ -120,7 +132,7 @@ impl Keys {
     fn flatten(&mut self, draft: &Draft, at: usize) {
         let first = self.edges.len();
         let base = self.nodes.len();
-        for (byte, _) in &draft.children {
+        for byte in draft.children.keys() {
             self.edges.push((*byte, u16::try_from(self.nodes.len()).unwrap_or(0)));
             self.nodes.push(Node::default());
         }
@@ -152,6 +164,10 @@ impl Keys {
     /// The longest phrase that ends right before `end`.
     pub(super) fn find(&self, bytes: &[u8], end: usize) -> Option<Found> {
         let mut at = end.checked_sub(1)?;
+        let (word, bit) = ending(*bytes.get(at.checked_sub(1)?)?, *bytes.get(at)?);
+        if self.endings.get(word)? & bit == 0 {
+            return None;
+        }
         let mut node = *self.root.get(usize::from(*bytes.get(at)?))?;
         let mut best = None;
         while node != 0 {
@@ -187,6 +203,13 @@ impl Phrase {
             _ => false,
         }
     }
+}
+
+/// Place of a pair of letters in the table of endings.
+#[inline]
+fn ending(before: u8, last: u8) -> (usize, u64) {
+    let pair = usize::from(before.to_ascii_lowercase()) << 8 | usize::from(last.to_ascii_lowercase());
+    (pair >> 6, 1 << (pair & 63))
 }
 
 #[inline]

@@ -7,7 +7,6 @@ use super::{
     scan::Span,
     view::{MAX_LAYERS, View, starts_escape},
 };
-use std::fmt::Write as _;
 
 /// Joins findings that overlap. The whole has the name of the kind that goes first; `pure` tells that it was one finding.
 pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
@@ -17,11 +16,10 @@ pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
     for span in spans.drain(..) {
         match merged.last_mut() {
             Some((last, pure)) if span.start < last.end => {
-                let same = span.start == last.start && span.end == last.end;
-                *pure &= same && (span.kind == last.kind || span.kind > last.kind) || within(&span, last);
-                if span.kind < last.kind && !within(&span, last) || span.kind < last.kind && span.kind.is_secret() {
+                let stronger = span.kind < last.kind && (!within(&span, last) || span.kind.is_secret());
+                *pure &= span.end <= last.end && !stronger;
+                if stronger {
                     (last.kind, last.detector, last.key) = (span.kind, span.detector, span.key);
-                    *pure = false;
                 }
                 last.end = last.end.max(span.end);
             }
@@ -119,11 +117,13 @@ fn replace(masker: &Masker, out: &mut String, span: Span, pure: bool, value: &st
         Mode::Pseudonym => masker.key.as_ref().map(|key| key.letters(name, canonical(span.kind, value).as_bytes())),
         _ => None,
     };
-    // Writing to a text cannot fail.
-    let _infallible = match shown {
-        Some(shown) if shown.bytes().all(placeholder::is_shown) || matches!(span.kind, Kind::Ip) => write!(out, "[{name}:{shown}]"),
-        _ => write!(out, "[{name}]"),
-    };
+    out.push('[');
+    out.push_str(name);
+    if let Some(shown) = shown.filter(|shown| shown.bytes().all(placeholder::is_shown) || span.kind == Kind::Ip) {
+        out.push(':');
+        out.push_str(&shown);
+    }
+    out.push(']');
 }
 
 /// The value without its writing: decoded, without separators, in one case.

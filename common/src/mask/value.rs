@@ -303,7 +303,7 @@ const NOTHING: [&[u8]; 13] =
 fn is_nothing(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'*' | b'-' | b'?' | b'.' | b' ' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'x' | b'X'))
         || value == b"%s"
-        || NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word))
+        || value.len() <= 9 && NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 /// Whether a value can be what its key says. Secrets are whatever stands there.
@@ -311,8 +311,11 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
     if is_nothing(value) {
         return false;
     }
-    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
+    let (mut digits, mut letters) = (0, 0);
+    for byte in value {
+        digits += usize::from(byte.is_ascii_digit());
+        letters += usize::from(byte.is_ascii_alphabetic());
+    }
     match kind {
         Kind::Password => value.len() >= 2 || digits + letters > 0,
         Kind::ApiKey | Kind::Token | Kind::Cookie => digits + letters + value.iter().filter(|byte| **byte >= 0x80).count() >= 2,
@@ -325,7 +328,7 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
         Kind::Passport => digits >= 5 && value.len() <= 24,
         Kind::Phone => digits >= 5 && letters <= 6 && value.len() <= 64,
         Kind::Email => value.contains(&b'@') || value.windows(3).any(|part| part == b"%40") || text::has_wide_at(value),
-        Kind::Name => digits < value.len() && !value.windows(3).any(|part| part == b"://"),
+        Kind::Name => digits < value.len() && !has_scheme(value),
         Kind::Address => is_address(value, digits),
         Kind::BirthDate => digits >= 4,
         Kind::Geo => digits >= 3 && value.contains(&b'.') && letters == 0,
@@ -341,10 +344,15 @@ pub(super) fn is_plain_name(value: &[u8]) -> bool {
         && (value.first().is_some_and(|byte| *byte >= 0x80 || byte.is_ascii_uppercase()) || value.contains(&b' '))
 }
 
+/// `https://` or such.
+fn has_scheme(value: &[u8]) -> bool {
+    text::find(value, b':').is_some_and(|colon| value.get(colon..).is_some_and(|rest| text::find_text(rest, b"://").is_some()))
+}
+
 fn is_address(value: &[u8], digits: usize) -> bool {
     let text_like = value.iter().any(|byte| *byte >= 0x80) || value.contains(&b' ') || value.contains(&b',');
     let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic() || **byte >= 0x80).count();
-    let machine = value.windows(3).any(|part| part == b"://")
+    let machine = has_scheme(value)
         || value.starts_with(b"0x")
         || value.starts_with(b"/")
         || value.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'/' | b','));
