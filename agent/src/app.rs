@@ -165,6 +165,7 @@ impl Agent {
         }
         self.tail_stop.cancel();
         if let Some(thread) = self.tail.take() {
+            thread.thread().unpark();
             join("tail", thread).await;
         }
         self.deploy_stop.cancel();
