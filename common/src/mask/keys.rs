@@ -43,13 +43,16 @@ pub(super) struct Phrase {
 impl Phrase {
     /// As somebody writes it in a configuration: only as whole words.
     pub(super) fn of_user(key: &str, class: Class) -> Self {
-        let text = key.bytes().filter(|byte| !is_joint(*byte)).map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>();
+        let text =
+            key.bytes().filter(|byte| letter_bit(*byte) != 0 || *byte >= 0x80).map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>();
         Self { text: String::from_utf8(text).unwrap_or_default(), class, loose: false }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
+    /// The digits and letters that lead on, a bit each in their order.
+    letters: u64,
     first: u16,
     children: u8,
     /// Position of the phrase plus one.
@@ -118,7 +121,8 @@ impl Keys {
             }
         }
         keys.flatten(&draft, 0);
-        for (byte, node) in keys.edges_of(0).to_vec() {
+        let root = keys.nodes.first().copied().unwrap_or_default();
+        for (byte, node) in keys.edges_of(&root).to_vec() {
             if let Some(slot) = keys.root.get_mut(usize::from(byte)) {
                 *slot = node;
             }
@@ -132,12 +136,15 @@ impl Keys {
     fn flatten(&mut self, draft: &Draft, at: usize) {
         let first = self.edges.len();
         let base = self.nodes.len();
+        let mut letters = 0;
         for byte in draft.children.keys() {
             self.edges.push((*byte, u16::try_from(self.nodes.len()).unwrap_or(0)));
             self.nodes.push(Node::default());
+            letters |= letter_bit(*byte);
         }
         if let Some(node) = self.nodes.get_mut(at) {
             *node = Node {
+                letters,
                 first: u16::try_from(first).unwrap_or(0),
                 children: u8::try_from(draft.children.len()).unwrap_or(0),
                 accept: draft.accept,
@@ -148,17 +155,24 @@ impl Keys {
         }
     }
 
-    #[inline]
-    fn edges_of(&self, node: usize) -> &[(u8, u16)] {
-        let Some(node) = self.nodes.get(node) else { return &[] };
+    fn edges_of(&self, node: &Node) -> &[(u8, u16)] {
         let first = usize::from(node.first);
         self.edges.get(first..first + usize::from(node.children)).unwrap_or(&[])
     }
 
+    /// The child for a byte. Edges are in the order of their bytes, those of letters first.
     #[inline]
-    fn step(&self, node: u16, byte: u8) -> Option<u16> {
-        let byte = byte.to_ascii_lowercase();
-        self.edges_of(usize::from(node)).iter().find(|(edge, _)| *edge == byte).map(|(_, child)| *child)
+    fn step(&self, node: &Node, byte: u8) -> Option<u16> {
+        let bit = letter_bit(byte);
+        if bit == 0 {
+            let wide = byte >= 0x80;
+            return self.edges_of(node).iter().find(|(edge, _)| wide && *edge == byte).map(|(_, child)| *child);
+        }
+        if node.letters & bit == 0 {
+            return None;
+        }
+        let before = (node.letters & (bit - 1)).count_ones() as usize;
+        self.edges.get(usize::from(node.first) + before).map(|(_, child)| *child)
     }
 
     /// The longest phrase that ends right before `end`.
@@ -183,7 +197,7 @@ impl Keys {
                 let Some(further) = before.checked_sub(1) else { break };
                 before = further;
             }
-            let Some(next) = bytes.get(before).and_then(|byte| self.step(node, *byte)) else { break };
+            let Some(next) = bytes.get(before).and_then(|byte| self.step(here, *byte)) else { break };
             (at, node) = (before, next);
         }
         best
@@ -202,6 +216,17 @@ impl Phrase {
             Class::Authorization | Class::CookieHeader => true,
             _ => false,
         }
+    }
+}
+
+/// The bit of a digit or a letter; 0 for other bytes. Bits are in the order of the bytes.
+#[inline]
+const fn letter_bit(byte: u8) -> u64 {
+    match byte {
+        b'0'..=b'9' => 1 << (byte - b'0'),
+        b'a'..=b'z' => 1 << (byte - b'a' + 10),
+        b'A'..=b'Z' => 1 << (byte - b'A' + 10),
+        _ => 0,
     }
 }
 

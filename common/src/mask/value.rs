@@ -311,6 +311,17 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
     if is_nothing(value) {
         return false;
     }
+    match kind {
+        Kind::Email => value.contains(&b'@') || value.windows(3).any(|part| part == b"%40") || text::has_wide_at(value),
+        Kind::Name => value.iter().any(|byte| !byte.is_ascii_digit()) && !has_scheme(value),
+        Kind::Address => is_address(value),
+        Kind::Username | Kind::UserId | Kind::DeviceId => !value.is_empty(),
+        _ => counts_fit(kind, value),
+    }
+}
+
+/// Whether there are as many digits and letters as the kind has.
+fn counts_fit(kind: Kind, value: &[u8]) -> bool {
     let (mut digits, mut letters) = (0, 0);
     for byte in value {
         digits += usize::from(byte.is_ascii_digit());
@@ -327,9 +338,6 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
         Kind::NationalId => digits >= 5 && value.len() <= 40,
         Kind::Passport => digits >= 5 && value.len() <= 24,
         Kind::Phone => digits >= 5 && letters <= 6 && value.len() <= 64,
-        Kind::Email => value.contains(&b'@') || value.windows(3).any(|part| part == b"%40") || text::has_wide_at(value),
-        Kind::Name => digits < value.len() && !has_scheme(value),
-        Kind::Address => is_address(value, digits),
         Kind::BirthDate => digits >= 4,
         Kind::Geo => digits >= 3 && value.contains(&b'.') && letters == 0,
         _ => !value.is_empty(),
@@ -349,19 +357,22 @@ fn has_scheme(value: &[u8]) -> bool {
     text::find(value, b':').is_some_and(|colon| value.get(colon..).is_some_and(|rest| text::find_text(rest, b"://").is_some()))
 }
 
-fn is_address(value: &[u8], digits: usize) -> bool {
-    let text_like = value.iter().any(|byte| *byte >= 0x80) || value.contains(&b' ') || value.contains(&b',');
-    let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic() || **byte >= 0x80).count();
-    let machine = has_scheme(value)
-        || value.starts_with(b"0x")
-        || value.starts_with(b"/")
-        || value.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'/' | b','));
-    !machine
-        && letters >= 2
-        && (text_like
-            || digits > 0
-                && value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+'))
-                && value.contains(&b'-') | value.contains(&b'+'))
+fn is_address(value: &[u8]) -> bool {
+    let machine = || {
+        has_scheme(value)
+            || value.starts_with(b"0x")
+            || value.starts_with(b"/")
+            || value.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'/' | b','))
+    };
+    let worded = value.iter().any(|byte| *byte >= 0x80 || matches!(byte, b' ' | b','));
+    // `12-Main-Street`, `12+Main+Street`: as one word.
+    let joined = || {
+        value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+'))
+            && value.iter().any(u8::is_ascii_digit)
+            && value.iter().any(|byte| !byte.is_ascii_alphanumeric())
+    };
+    let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic() || **byte >= 0x80).take(2).count();
+    letters == 2 && (worded || joined()) && !machine()
 }
 
 #[cfg(test)]
