@@ -337,6 +337,9 @@ struct Target {
     min: u8,
 }
 
+/// A value of so many lower-case letters and nothing else is taken for a word.
+const LONGEST_WORD: usize = 16;
+
 impl Target {
     fn of(class: Class) -> Option<Self> {
         let (kind, min, extent) = match class {
@@ -365,7 +368,12 @@ impl Target {
             Class::Value(Kind::Username) if !scan.rules.policy.on(Kind::Username) => false,
             // The shell's working directory.
             Class::Value(Kind::Password) => !(value.starts_with(b"/") && scan.part(found.start, found.start + 3) == b"PWD"),
-            Class::Long(..) => value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count() >= usize::from(self.min),
+            Class::Long(..) => {
+                // `uplink::session: connected` tells what happened; what a machine made up is no word.
+                let word = value.len() <= LONGEST_WORD && value.iter().all(u8::is_ascii_lowercase);
+                let long = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count() >= usize::from(self.min);
+                long && (strict || !word)
+            }
             _ => true,
         }
     }
