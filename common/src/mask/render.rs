@@ -48,7 +48,9 @@ fn drop_hosts(spans: &mut Vec<Span>) {
 pub(super) fn touches(bytes: &[u8], merged: &[(Span, bool)]) -> bool {
     let joins = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'+' | b'@' | b'%' | b'&' | b'/');
     merged.iter().any(|(span, _)| {
-        let before = span.start.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(|byte| joins(*byte));
+        let last = span.start.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(b' ');
+        let folded = |len| span.start.checked_sub(len).is_some_and(|at| last >= 0x80 && starts_escape(bytes, at));
+        let before = joins(last) || last == b';' || folded(2) || folded(3);
         let behind = match bytes.get(span.end..) {
             Some([b'\\', next, ..]) => !matches!(next, b'"' | b'\'' | b'\\'),
             Some([b'.', next, ..]) => next.is_ascii_alphanumeric(),
@@ -56,7 +58,7 @@ pub(super) fn touches(bytes: &[u8], merged: &[(Span, bool)]) -> bool {
             Some([next, ..]) => joins(*next) || *next == b':',
             _ => false,
         };
-        before || behind
+        before || behind || starts_escape(bytes, span.end)
     })
 }
 
@@ -154,7 +156,7 @@ fn canonical(kind: Kind, value: &str) -> String {
 /// What may be shown of a value.
 fn partial(kind: Kind, value: &str) -> Option<String> {
     match kind {
-        Kind::Email => value.rsplit_once('@').map(|(_, domain)| format!("***@{domain}")),
+        Kind::Email => value.rsplit_once('@').filter(|(_, domain)| is_domain(domain)).map(|(_, domain)| format!("***@{domain}")),
         Kind::Card | Kind::Phone | Kind::Iban | Kind::BankAccount | Kind::NationalId | Kind::Passport => {
             let from = value.len().checked_sub(4).filter(|from| *from >= 4)?;
             Some(format!("****{}", value.get(from..)?))
@@ -167,6 +169,12 @@ fn partial(kind: Kind, value: &str) -> Option<String> {
         Kind::Ip | Kind::Geo => truncated(kind, value),
         _ => None,
     }
+}
+
+/// Only a domain may be shown, not what else stood behind a key for mail; digits in a row could be somebody's number.
+fn is_domain(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    plain && text.len() <= 253 && !text.split(|letter: char| !letter.is_ascii_digit()).any(|digits| digits.len() > 6)
 }
 
 /// A coarser form.
@@ -183,7 +191,7 @@ fn truncated(kind: Kind, value: &str) -> Option<String> {
             }
         },
         Kind::Geo => {
-            let (whole, decimals) = value.split_once('.')?;
+            let (whole, decimals) = value.split_once('.').filter(|(whole, _)| whole.len() <= 4)?;
             Some(format!("{whole}.{}", decimals.get(..decimals.len().min(2))?))
         }
         _ => None,

@@ -263,6 +263,11 @@ impl<'a> Scan<'a> {
     fn list(&mut self, found: Found, target: Target, from: usize) {
         let mut at = from;
         loop {
+            let item = value::skip_space(self.bytes, at);
+            if self.byte(item) == b',' {
+                at = item + 1;
+                continue;
+            }
             let (value, _) = self.value(found, target, at);
             let next = value::skip_space(self.bytes, value.after);
             if self.byte(next) != b',' || value.after < at {
