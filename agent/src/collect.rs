@@ -4,23 +4,28 @@
 //!
 //! # Invariants
 //! - A collector that fails costs its own series and nothing else; a missing file (old kernel, container) is no failure.
-//! - Nothing can hang a tick: the only call that can block for ever, statfs, is made on its own thread with a deadline.
+//! - Nothing can hang a tick: what can block for ever (statfs, sensors) is asked on a thread of its own with a deadline.
 //! - Every tick uses the same `Arc<Labels>` for a series. A series that ends gets one stale marker and is forgotten.
 //! - The number of series is bounded; what is beyond is counted.
 //!
-//! Leaves out: time synchronisation, systemd units, processes, temperatures, containers.
+//! Leaves out: systemd units, processes, containers.
 
+mod aside;
 mod block;
 mod cpu;
 mod files;
 mod filesystem;
 mod host;
+mod hwmon;
 mod memory;
+mod netclass;
 mod network;
 mod own;
 mod pressure;
 mod series;
+mod sockets;
 mod statfs;
+mod timex;
 
 pub use host::facts;
 pub use series::Batch;
@@ -120,11 +125,15 @@ impl Config {
 
 /// Names for `collect.disable`.
 const NAMES: &[&str] = &[
+    "arp",
+    "bonding",
     "conntrack",
     "cpu",
     "diskstats",
+    "entropy",
     "filefd",
     "filesystem",
+    "hwmon",
     "loadavg",
     "meminfo",
     "netclass",
@@ -132,10 +141,16 @@ const NAMES: &[&str] = &[
     "netstat",
     "os",
     "pressure",
+    "schedstat",
+    "selinux",
     "sockstat",
     "softnet",
     "stat",
+    "tcpstat",
+    "thermal_zone",
     "time",
+    "timex",
+    "udp_queues",
     "uname",
     "vmstat",
 ];
@@ -212,7 +227,7 @@ impl Collectors {
             Box::new(filesystem::FileSystems::new(proc, mounts, statfs::Statfs::new(stat, config.statfs_deadline))),
             Box::new(block::DiskStats::new(proc, exclude(&config.disk_devices_exclude)?)),
             Box::new(network::NetDev::new(proc, net.clone())),
-            Box::new(network::NetClass::new(sys, net)),
+            Box::new(netclass::NetClass::new(sys, net)),
             Box::new(network::SockStat::new(proc)),
             Box::new(network::NetStat::new(proc)?),
             Box::new(network::SoftNet::new(proc)),
@@ -221,7 +236,17 @@ impl Collectors {
             Box::new(pressure::Pressure::new(proc)),
             Box::new(host::Uname),
             Box::new(host::Os::new(&roots.etc)),
-            Box::new(host::Time),
+            Box::new(host::Time::new(sys)),
+            Box::new(cpu::SchedStat::new(proc)),
+            Box::new(netclass::Bonding::new(sys)),
+            Box::new(network::Arp::new(proc)),
+            Box::new(sockets::TcpStat::new(proc)),
+            Box::new(sockets::UdpQueues::new(proc)),
+            Box::new(timex::Timex),
+            Box::new(files::Entropy::new(proc)),
+            Box::new(files::SeLinux::new(sys)),
+            Box::new(hwmon::HwMon::new(sys)),
+            Box::new(hwmon::ThermalZones::new(sys)),
         ];
         let collectors: Vec<_> = all.into_iter().filter(|collector| !config.disable.iter().any(|name| name == collector.name())).collect();
         Ok(Self {
@@ -264,6 +289,33 @@ pub(crate) fn read_optional(path: &std::path::Path) -> io::Result<Option<String>
         Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
     }
 }
+
+/// An attribute of `/sys`, trimmed. Devices answer with all kinds of errors for what they do not know, so any is "not there".
+pub(crate) fn attribute(path: &std::path::Path) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// As [`attribute`], of those that are a number.
+pub(crate) fn number(path: &std::path::Path) -> Option<f64> {
+    attribute(path)?.parse().ok()
+}
+
+/// Names in a directory, sorted, at most [`MAX_ENTRIES`]; none if there is no such directory.
+pub(crate) fn entries(dir: &std::path::Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
+    };
+    let names = entries.take(MAX_ENTRIES).filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// More devices than any host has.
+const MAX_ENTRIES: usize = 4096;
 
 /// An error for text that has not the expected form.
 pub(crate) fn unexpected(path: &std::path::Path) -> io::Error {

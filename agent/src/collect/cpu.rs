@@ -108,3 +108,54 @@ impl Collector for LoadAverage {
         Ok(())
     }
 }
+
+/// `/proc/schedstat`: time on and before a processor.
+pub(crate) struct SchedStat(PathBuf);
+
+impl SchedStat {
+    pub(crate) fn new(proc: &Path) -> Self {
+        Self(proc.join("schedstat"))
+    }
+}
+
+/// `(cpu, running s, waiting s, timeslices)`, the last three columns of each processor's line.
+fn parse_schedstat(text: &str) -> impl Iterator<Item = (&str, [f64; 3])> {
+    text.lines().filter_map(|line| {
+        let mut words = line.strip_prefix("cpu")?.split_ascii_whitespace();
+        let cpu = words.next()?;
+        let mut next = || words.by_ref().next()?.parse::<f64>().ok();
+        for _ in 0..6 {
+            next()?;
+        }
+        Some((cpu, [next()? / 1e9, next()? / 1e9, next()?]))
+    })
+}
+
+impl Collector for SchedStat {
+    fn name(&self) -> &'static str {
+        "schedstat"
+    }
+
+    fn collect(&mut self, out: &mut Batch<'_>) -> io::Result<()> {
+        let Some(text) = read_optional(&self.0)? else { return Ok(()) };
+        for (cpu, values) in parse_schedstat(&text) {
+            let names = ["node_schedstat_running_seconds_total", "node_schedstat_waiting_seconds_total", "node_schedstat_timeslices_total"];
+            for (name, value) in names.iter().zip(values) {
+                out.push(name, &[("cpu", cpu)], value);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedstat_is_read() {
+        let text = "version 15\ntimestamp 15819019232\ncpu0 498494191 0 3533438552 2553969831 3853684107 2465731542 2045936778163039 343796328169361 4767485306\ndomain0 03 1 2\ncpu1 1 2 3\n";
+        let all: Vec<_> = parse_schedstat(text).collect();
+        assert_eq!(all, [("0", [2_045_936.778_163_039, 343_796.328_169_361, 4_767_485_306.0])]);
+    }
+}

@@ -1,6 +1,6 @@
 //! What the host is: kernel, distribution, clock; and the facts for the server, by way of sysinfo.
 
-use super::{Batch, Collector, read_optional};
+use super::{Batch, Collector, attribute, entries, read_optional};
 use shipwatch_common::model::HostFacts;
 use std::{
     collections::HashMap,
@@ -47,6 +47,12 @@ fn parse(text: &str) -> HashMap<&str, String> {
     pairs.map(|(key, value)| (key, value.trim_matches(['"', '\'']).replace("\\", ""))).collect()
 }
 
+/// `22.04.3` is 22.04.
+fn major_and_minor(text: &str) -> Option<f64> {
+    let end = text.match_indices('.').nth(1).map_or(text.len(), |(at, _)| at);
+    text[..end].parse().ok()
+}
+
 impl Collector for Os {
     fn name(&self) -> &'static str {
         "os"
@@ -55,8 +61,20 @@ impl Collector for Os {
     fn collect(&mut self, out: &mut Batch<'_>) -> io::Result<()> {
         let Some(text) = read_optional(&self.0)? else { return Ok(()) };
         let values = parse(&text);
-        let keys =
-            ["ID", "ID_LIKE", "NAME", "PRETTY_NAME", "VARIANT", "VARIANT_ID", "VERSION", "VERSION_CODENAME", "VERSION_ID", "BUILD_ID"];
+        let keys = [
+            "ID",
+            "ID_LIKE",
+            "NAME",
+            "PRETTY_NAME",
+            "VARIANT",
+            "VARIANT_ID",
+            "VERSION",
+            "VERSION_CODENAME",
+            "VERSION_ID",
+            "BUILD_ID",
+            "IMAGE_ID",
+            "IMAGE_VERSION",
+        ];
         let found: Vec<(String, &str)> = keys
             .iter()
             .filter_map(|key| Some((key.to_lowercase(), values.get(key)?.as_str())))
@@ -64,12 +82,38 @@ impl Collector for Os {
             .collect();
         let labels: Vec<(&str, &str)> = found.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         out.push("node_os_info", &labels, 1.0);
+        if let Some(version) = values.get("VERSION_ID").and_then(|text| major_and_minor(text)) {
+            let get = |key: &str| values.get(key).map_or("", String::as_str);
+            out.push("node_os_version", &[("id", get("ID")), ("id_like", get("ID_LIKE")), ("name", get("NAME"))], version);
+        }
         Ok(())
     }
 }
 
-/// The clock.
-pub(crate) struct Time;
+/// The clock, its zone and the kernel's source of it.
+pub(crate) struct Time(PathBuf);
+
+impl Time {
+    pub(crate) fn new(sys: &Path) -> Self {
+        Self(sys.join("devices/system/clocksource"))
+    }
+
+    fn clock_sources(&self, out: &mut Batch<'_>) -> io::Result<()> {
+        for entry in entries(&self.0)? {
+            let Some(device) = entry.strip_prefix("clocksource") else { continue };
+            for (file, name) in [
+                ("available_clocksource", "node_time_clocksource_available_info"),
+                ("current_clocksource", "node_time_clocksource_current_info"),
+            ] {
+                let text = attribute(&self.0.join(&entry).join(file)).unwrap_or_default();
+                for source in text.split_ascii_whitespace() {
+                    out.push(name, &[("device", device), ("clocksource", source)], 1.0);
+                }
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Collector for Time {
     fn name(&self) -> &'static str {
@@ -79,7 +123,11 @@ impl Collector for Time {
     fn collect(&mut self, out: &mut Batch<'_>) -> io::Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in a float for 285,000 years")]
         out.push("node_time_seconds", &[], shipwatch_common::time::now_ms() as f64 / 1000.0);
-        Ok(())
+        let now = jiff::Timestamp::now();
+        let zone = jiff::tz::TimeZone::system();
+        let offset = zone.to_offset_info(now);
+        out.push("node_time_zone_offset_seconds", &[("time_zone", offset.abbreviation())], f64::from(offset.offset().seconds()));
+        self.clock_sources(out)
     }
 }
 
@@ -109,5 +157,7 @@ mod tests {
         let values = super::parse("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n# x\n");
         assert_eq!(values["PRETTY_NAME"], "Debian GNU/Linux 12 (bookworm)");
         assert_eq!(values["ID"], "debian");
+        assert_eq!(super::major_and_minor("22.04.3"), Some(22.04));
+        assert_eq!((super::major_and_minor("12"), super::major_and_minor("rolling")), (Some(12.0), None));
     }
 }

@@ -3,7 +3,8 @@
 use super::{Batch, Collector, read_optional, unexpected};
 use regex::Regex;
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -61,70 +62,6 @@ impl Collector for NetDev {
     }
 }
 
-/// `/sys/class/net`.
-pub(crate) struct NetClass {
-    dir: PathBuf,
-    exclude: Option<Regex>,
-}
-
-impl NetClass {
-    pub(crate) fn new(sys: &Path, exclude: Option<Regex>) -> Self {
-        Self { dir: sys.join("class/net"), exclude }
-    }
-}
-
-impl Collector for NetClass {
-    fn name(&self) -> &'static str {
-        "netclass"
-    }
-
-    fn collect(&mut self, out: &mut Batch<'_>) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let device = entry.file_name().to_string_lossy().into_owned();
-            // `bonding_masters` is a file.
-            if !entry.path().is_dir() || self.exclude.as_ref().is_some_and(|regex| regex.is_match(&device)) {
-                continue;
-            }
-            // Attributes of a device that is down answer EINVAL; they are simply not there.
-            let read = |name: &str| fs::read_to_string(entry.path().join(name)).map(|text| text.trim().to_owned()).unwrap_or_default();
-            let labels = [("device", device.as_str())];
-            let state = read("operstate");
-            out.push("node_network_up", &labels, f64::from(u8::from(state == "up")));
-            for (file, name, factor) in [
-                ("mtu", "node_network_mtu_bytes", 1.0),
-                ("carrier", "node_network_carrier", 1.0),
-                ("speed", "node_network_speed_bytes", 125_000.0),
-            ] {
-                if let Ok(value) = read(file).parse::<f64>()
-                    && value >= 0.0
-                {
-                    out.push(name, &labels, value * factor);
-                }
-            }
-            let admin = u64::from_str_radix(read("flags").trim_start_matches("0x"), 16)
-                .map_or("unknown", |flags| if flags & 1 == 1 { "up" } else { "down" });
-            let (address, broadcast, duplex, alias) = (read("address"), read("broadcast"), read("duplex"), read("ifalias"));
-            let info = [
-                ("device", device.as_str()),
-                ("operstate", &state),
-                ("adminstate", admin),
-                ("address", &address),
-                ("broadcast", &broadcast),
-                ("duplex", &duplex),
-                ("ifalias", &alias),
-            ];
-            out.push("node_network_info", &info, 1.0);
-        }
-        Ok(())
-    }
-}
-
 /// `/proc/net/sockstat` and `sockstat6`.
 pub(crate) struct SockStat {
     proc: PathBuf,
@@ -133,8 +70,8 @@ pub(crate) struct SockStat {
 
 impl SockStat {
     pub(crate) fn new(proc: &Path) -> Self {
-        // 4 KiB on every architecture that servers of this size run; larger pages exist on some arm64 kernels.
-        Self { proc: proc.to_owned(), page_bytes: 4096.0 }
+        #[expect(clippy::cast_precision_loss, reason = "4 to 64 KiB")]
+        Self { proc: proc.to_owned(), page_bytes: rustix::param::page_size() as f64 }
     }
 }
 
@@ -254,6 +191,51 @@ impl Collector for SoftNet {
             out.push("node_softnet_processed_total", &labels, f64::from(processed));
             out.push("node_softnet_dropped_total", &labels, f64::from(dropped));
             out.push("node_softnet_times_squeezed_total", &labels, f64::from(squeezed));
+            // Each kernel has a few more columns than the one before.
+            for (column, name) in [
+                (8, "node_softnet_cpu_collision_total"),
+                (9, "node_softnet_received_rps_total"),
+                (10, "node_softnet_flow_limit_count_total"),
+                (11, "node_softnet_backlog_len"),
+            ] {
+                if let Some(value) = columns.get(column) {
+                    out.push(name, &labels, f64::from(*value));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `/proc/net/arp`: neighbours of IPv4.
+pub(crate) struct Arp(PathBuf);
+
+impl Arp {
+    pub(crate) fn new(proc: &Path) -> Self {
+        Self(proc.join("net/arp"))
+    }
+}
+
+/// Entries by device, the last column.
+fn count_arp(text: &str) -> BTreeMap<&str, u32> {
+    let mut devices = BTreeMap::new();
+    for line in text.lines().skip(1) {
+        if let Some(device) = line.split_ascii_whitespace().nth(5) {
+            *devices.entry(device).or_default() += 1;
+        }
+    }
+    devices
+}
+
+impl Collector for Arp {
+    fn name(&self) -> &'static str {
+        "arp"
+    }
+
+    fn collect(&mut self, out: &mut Batch<'_>) -> io::Result<()> {
+        let Some(text) = read_optional(&self.0)? else { return Ok(()) };
+        for (device, count) in count_arp(&text) {
+            out.push("node_arp_entries", &[("device", device)], f64::from(count));
         }
         Ok(())
     }

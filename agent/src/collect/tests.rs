@@ -40,6 +40,12 @@ fn fixture() -> tempfile::TempDir {
     write(root, "net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 0 tw 1 alloc 6 mem 2\n");
     write(root, "net/netstat", "TcpExt: SyncookiesSent Foo ListenDrops\nTcpExt: 1 2 3\n");
     write(root, "net/softnet_stat", "0000000a 00000001 00000002 0 0 0 0 0 0 0 0 0 00000003\n");
+    write(root, "net/arp", "IP address HW type\n10.0.0.1 0x1 0x2 02:fc:00:00:00:05 * eth0\n10.0.0.2 0x1 0x2 02:fc:00:00:00:06 * eth0\n");
+    write(root, "net/tcp", "sl\n 0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 0\n 1: 0100007F:1F90 0:0 01 0000000A:00000010 0\n");
+    write(root, "net/udp", "sl\n 0: 0100007F:1F90 00000000:0000 07 00000001:00000002 0\n");
+    write(root, "net/stat/nf_conntrack", "entries found drop\n0a 01 10\n0a 02 ff\n");
+    write(root, "schedstat", "version 15\ncpu0 1 2 3 4 5 6 2000000000 500000000 9\n");
+    write(root, "sys/kernel/random/entropy_avail", "256\n");
     write(root, "sys/fs/file-nr", "1024\t0\t9223372036854775807\n");
     dir
 }
@@ -146,7 +152,7 @@ proptest! {
     #[test]
     fn random_files_never_panic(text in "(cpu[0-9]{0,2}|Tcp:|eth0:|some|[a-z(): =0-9./-]{0,12}|[ \n\t]){0,60}") {
         let dir = tempfile::tempdir().unwrap();
-        for file in ["stat", "loadavg", "meminfo", "vmstat", "1/mountinfo", "diskstats", "net/dev", "net/sockstat", "net/netstat", "net/snmp6", "net/softnet_stat", "sys/fs/file-nr", "pressure/cpu"] {
+        for file in ["stat", "loadavg", "meminfo", "vmstat", "1/mountinfo", "diskstats", "net/dev", "net/sockstat", "net/netstat", "net/snmp6", "net/softnet_stat", "sys/fs/file-nr", "pressure/cpu", "net/arp", "net/tcp", "net/udp6", "net/stat/nf_conntrack", "schedstat", "sys/kernel/random/poolsize"] {
             write(dir.path(), file, &text);
         }
         let mut all = collectors(dir.path(), &Config::default(), fixed());
