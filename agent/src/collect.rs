@@ -8,13 +8,17 @@
 //! - Every tick uses the same `Arc<Labels>` for a series. A series that ends gets one stale marker and is forgotten.
 //! - The number of series is bounded; what is beyond is counted.
 //!
-//! Leaves out: systemd units, processes, containers.
+//! Leaves out: what systemd tells over D-Bus only, and node_exporter's collectors for rare hardware and file systems.
 
 mod aside;
 mod block;
+mod cgroup;
+mod containers;
 mod cpu;
+mod docker;
 mod files;
 mod filesystem;
+mod hardware;
 mod host;
 mod hwmon;
 mod memory;
@@ -22,10 +26,12 @@ mod netclass;
 mod network;
 mod own;
 mod pressure;
+mod processes;
 mod series;
 mod sockets;
 mod statfs;
 mod timex;
+mod units;
 
 pub use host::facts;
 pub use series::Batch;
@@ -64,6 +70,10 @@ pub struct Config {
     /// A file system that does not answer within this time (a hung NFS server) counts as broken until it does.
     #[serde(with = "shipwatch_common::time::serde_duration")]
     pub statfs_deadline: Duration,
+    /// The processes that use most processor time, memory and storage have series, so many of each; 0 none.
+    pub processes_top: usize,
+    /// Docker's or Podman's socket, asked for names and images of containers. Empty asks nobody.
+    pub docker_socket: String,
     /// Series beyond this number are dropped and counted.
     pub max_series: usize,
 }
@@ -79,6 +89,8 @@ impl Default for Config {
             net_devices_exclude: String::new(),
             disk_devices_exclude: r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$".to_owned(),
             statfs_deadline: Duration::from_secs(2),
+            processes_top: 10,
+            docker_socket: String::new(),
             max_series: 5_000,
         }
     }
@@ -105,6 +117,12 @@ impl Config {
         if self.statfs_deadline.is_zero() || self.statfs_deadline > Duration::from_secs(60) {
             problems.add("statfs_deadline", "must be between 1ms and 1m");
         }
+        if self.processes_top > 100 {
+            problems.add("processes_top", "must be at most 100");
+        }
+        if !self.docker_socket.is_empty() && !self.docker_socket.starts_with('/') {
+            problems.add("docker_socket", "must be an absolute path, such as /run/docker.sock, or empty");
+        }
         if self.max_series < 100 {
             problems.add("max_series", "must be at least 100");
         }
@@ -128,24 +146,32 @@ const NAMES: &[&str] = &[
     "arp",
     "bonding",
     "conntrack",
+    "containers",
     "cpu",
+    "cpufreq",
     "diskstats",
+    "dmi",
     "entropy",
     "filefd",
     "filesystem",
     "hwmon",
     "loadavg",
+    "mdadm",
     "meminfo",
     "netclass",
     "netdev",
     "netstat",
+    "nvme",
     "os",
+    "powersupplyclass",
     "pressure",
+    "processes",
     "schedstat",
     "selinux",
     "sockstat",
     "softnet",
     "stat",
+    "systemd",
     "tcpstat",
     "thermal_zone",
     "time",
@@ -155,7 +181,7 @@ const NAMES: &[&str] = &[
     "vmstat",
 ];
 
-/// Where `/proc`, `/sys` and `/etc` are; other places in tests.
+/// Where `/proc`, `/sys`, `/etc` and `/run` are; other places in tests.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// Usually `/proc`.
@@ -164,11 +190,13 @@ pub struct Roots {
     pub sys: PathBuf,
     /// Usually `/etc`.
     pub etc: PathBuf,
+    /// Usually `/run`.
+    pub run: PathBuf,
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into(), etc: "/etc".into() }
+        Self { proc: "/proc".into(), sys: "/sys".into(), etc: "/etc".into(), run: "/run".into() }
     }
 }
 
@@ -225,7 +253,7 @@ impl Collectors {
             Box::new(memory::MemInfo::new(proc)),
             Box::new(memory::VmStat::new(proc)),
             Box::new(filesystem::FileSystems::new(proc, mounts, statfs::Statfs::new(stat, config.statfs_deadline))),
-            Box::new(block::DiskStats::new(proc, exclude(&config.disk_devices_exclude)?)),
+            Box::new(block::DiskStats::new(roots, exclude(&config.disk_devices_exclude)?)),
             Box::new(network::NetDev::new(proc, net.clone())),
             Box::new(netclass::NetClass::new(sys, net)),
             Box::new(network::SockStat::new(proc)),
@@ -247,6 +275,14 @@ impl Collectors {
             Box::new(files::SeLinux::new(sys)),
             Box::new(hwmon::HwMon::new(sys)),
             Box::new(hwmon::ThermalZones::new(sys)),
+            Box::new(hardware::CpuFreq::new(sys)),
+            Box::new(hardware::Dmi::new(sys)),
+            Box::new(hardware::MdStat::new(proc)),
+            Box::new(hardware::Nvme::new(sys)),
+            Box::new(hardware::PowerSupply::new(sys)),
+            Box::new(processes::Processes::new(proc, config.processes_top, Arc::clone(&masker))),
+            Box::new(units::Units::new(sys, &roots.run)),
+            Box::new(containers::Containers::new(proc, sys, &config.docker_socket)),
         ];
         let collectors: Vec<_> = all.into_iter().filter(|collector| !config.disable.iter().any(|name| name == collector.name())).collect();
         Ok(Self {

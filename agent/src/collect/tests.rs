@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::{fs, path::Path};
 
 fn collectors(proc: &Path, config: &Config, stat: Stat) -> Collectors {
-    let roots = Roots { proc: proc.to_owned(), sys: proc.join("no-sys"), etc: proc.join("no-etc") };
+    let roots = Roots { proc: proc.to_owned(), sys: proc.join("no-sys"), etc: proc.join("no-etc"), run: proc.join("no-run") };
     let masker = Arc::new(Masker::new(&shipwatch_common::mask::Config::default()).unwrap());
     Collectors::with_statfs(config, &roots, masker, Box::new(|_| {}), stat).unwrap()
 }
@@ -40,6 +40,8 @@ fn fixture() -> tempfile::TempDir {
     write(root, "net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 0 tw 1 alloc 6 mem 2\n");
     write(root, "net/netstat", "TcpExt: SyncookiesSent Foo ListenDrops\nTcpExt: 1 2 3\n");
     write(root, "net/softnet_stat", "0000000a 00000001 00000002 0 0 0 0 0 0 0 0 0 00000003\n");
+    write(root, "1/stat", "1 (init) S 0 1 1 0 -1 4194560 0 0 0 0 150 50 0 0 20 0 1 0 5 1000 2 1");
+    write(root, "1/cmdline", "/sbin/init\0--user\0alice@example.com\0");
     write(root, "net/arp", "IP address HW type\n10.0.0.1 0x1 0x2 02:fc:00:00:00:05 * eth0\n10.0.0.2 0x1 0x2 02:fc:00:00:00:06 * eth0\n");
     write(root, "net/tcp", "sl\n 0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 0\n 1: 0100007F:1F90 0:0 01 0000000A:00000010 0\n");
     write(root, "net/udp", "sl\n 0: 0100007F:1F90 00000000:0000 07 00000001:00000002 0\n");
@@ -51,7 +53,7 @@ fn fixture() -> tempfile::TempDir {
 }
 
 fn shown(batch: &shipwatch_common::protocol::MetricsBatch) -> Vec<String> {
-    let own = ["node_scrape", "node_time", "node_uname", "node_os", "process_", "shipwatch_"];
+    let own = ["node_scrape", "node_time", "node_uname", "node_os", "process_", "shipwatch_agent"];
     let mut lines: Vec<String> = batch
         .samples
         .iter()
@@ -152,7 +154,7 @@ proptest! {
     #[test]
     fn random_files_never_panic(text in "(cpu[0-9]{0,2}|Tcp:|eth0:|some|[a-z(): =0-9./-]{0,12}|[ \n\t]){0,60}") {
         let dir = tempfile::tempdir().unwrap();
-        for file in ["stat", "loadavg", "meminfo", "vmstat", "1/mountinfo", "diskstats", "net/dev", "net/sockstat", "net/netstat", "net/snmp6", "net/softnet_stat", "sys/fs/file-nr", "pressure/cpu", "net/arp", "net/tcp", "net/udp6", "net/stat/nf_conntrack", "schedstat", "sys/kernel/random/poolsize"] {
+        for file in ["stat", "loadavg", "meminfo", "vmstat", "1/mountinfo", "1/stat", "1/io", "1/cmdline", "diskstats", "net/dev", "net/sockstat", "net/netstat", "net/snmp6", "net/softnet_stat", "sys/fs/file-nr", "pressure/cpu", "net/arp", "net/tcp", "net/udp6", "net/stat/nf_conntrack", "schedstat", "sys/kernel/random/poolsize"] {
             write(dir.path(), file, &text);
         }
         let mut all = collectors(dir.path(), &Config::default(), fixed());
