@@ -3,9 +3,10 @@
 //! # Invariants
 //! - Names are sorted, unique and not empty; a label with an empty value does not exist (Prometheus' rule).
 //! - Sizes are bounded: see [`Labels::MAX_LABELS`], [`Labels::MAX_NAME_BYTES`], [`Labels::MAX_VALUE_BYTES`].
+//! - Equal sets have equal text: comparing and hashing go through one piece of memory.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 /// Why a label set was refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -32,8 +33,57 @@ pub enum LabelsError {
 }
 
 /// Sorted, unique label pairs. The metric's name is the label `__name__`.
-#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+///
+/// A server holds one set for each of its series, so a set is one text: the number of pairs, then name and value of each after
+/// their lengths, numbers being the character with that code. No pairs are the empty text.
+#[derive(Clone, Default, Eq, Hash, PartialEq)]
+pub struct Labels(Box<str>);
+
+/// From here on, numbers are not characters.
+const NUMBERS_END: usize = 0xd800;
+
+/// Appends a number that the limits keep below [`NUMBERS_END`].
+fn put_number(text: &mut String, number: usize) {
+    text.push(u32::try_from(number).ok().and_then(char::from_u32).unwrap_or_default());
+}
+
+/// Takes a number off the front.
+fn take_number(text: &mut &str) -> usize {
+    let mut rest = text.chars();
+    let number = rest.next().map_or(0, |number| number as usize);
+    *text = rest.as_str();
+    number
+}
+
+/// Takes a text off the front that comes after its length.
+fn take_text<'a>(text: &mut &'a str) -> &'a str {
+    let len = take_number(text);
+    let (taken, rest) = text.split_at_checked(len).unwrap_or_default();
+    *text = rest;
+    taken
+}
+
+/// Pairs of a set that are still to come.
+#[derive(Clone)]
+struct Pairs<'a> {
+    count: usize,
+    text: &'a str,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.count = self.count.checked_sub(1)?;
+        Some((take_text(&mut self.text), take_text(&mut self.text)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Pairs<'_> {}
 
 impl Labels {
     /// Name of the label that holds the metric's name.
@@ -44,6 +94,9 @@ impl Labels {
     pub const MAX_NAME_BYTES: usize = 512;
     /// Longest label value.
     pub const MAX_VALUE_BYTES: usize = 4096;
+
+    const NUMBERS_FIT: () =
+        assert!(Self::MAX_LABELS < NUMBERS_END && Self::MAX_NAME_BYTES < NUMBERS_END && Self::MAX_VALUE_BYTES < NUMBERS_END);
 
     /// Builds a set from pairs in any order. Pairs with an empty value are left out.
     ///
@@ -71,13 +124,34 @@ impl Labels {
         if let Some(pair) = all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(LabelsError::Duplicate(pair[0].0.to_string()));
         }
-        Ok(Self(all.into_boxed_slice()))
+        Ok(Self::pack(all.iter().map(|(name, value)| (&**name, &**value))))
+    }
+
+    /// From pairs that meet all that is asked of a set.
+    fn pack<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Self {
+        let () = Self::NUMBERS_FIT;
+        let (mut count, mut bytes) = (0, 1);
+        for (name, value) in pairs.clone() {
+            count += 1;
+            bytes += name.len() + value.len() + 4;
+        }
+        let mut text = String::with_capacity(if count == 0 { 0 } else { bytes });
+        if count > 0 {
+            put_number(&mut text, count);
+        }
+        for (name, value) in pairs {
+            for part in [name, value] {
+                put_number(&mut text, part.len());
+                text.push_str(part);
+            }
+        }
+        Self(text.into_boxed_str())
     }
 
     /// The value of a label, if the set has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.binary_search_by(|(n, _)| (**n).cmp(name)).ok().map(|at| &*self.0[at].1)
+        self.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
     /// The metric's name, or nothing for a log stream.
@@ -87,14 +161,15 @@ impl Labels {
     }
 
     /// Pairs by name.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(n, v)| (&**n, &**v))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
+        let mut text = &*self.0;
+        Pairs { count: take_number(&mut text), text }
     }
 
     /// Number of labels.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().len()
     }
 
     /// Whether there is no label at all.
@@ -116,7 +191,20 @@ impl Labels {
     /// A copy without these labels.
     #[must_use]
     pub fn without(&self, names: &[&str]) -> Self {
-        Self(self.0.iter().filter(|(n, _)| !names.contains(&&**n)).cloned().collect())
+        Self::pack(self.iter().filter(|(n, _)| !names.contains(n)))
+    }
+}
+
+/// By the pairs, not by the text.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -189,6 +277,36 @@ mod tests {
         assert_eq!(Labels::new([("", "1")]), Err(LabelsError::EmptyName));
         assert!(matches!(Labels::new([("a", "x".repeat(5000))]), Err(LabelsError::TooLong { .. })));
         assert_eq!(labels.with([("job", ""), ("b", "2")]).unwrap().to_string(), r#"up{b="2"}"#);
+    }
+
+    #[test]
+    fn the_packed_text_gives_back_every_pair_and_keeps_their_order() {
+        let texts = ["a", "a\u{0}b", "\u{1}", "主机", &"x".repeat(127), &"y".repeat(128), &"z".repeat(512)];
+        let mut sets = vec![Vec::new()];
+        for (at, name) in texts.iter().enumerate() {
+            for value in [texts[(at + 3) % texts.len()], &"é".repeat(2_048), &"v".repeat(4_096)] {
+                sets.push(vec![((*name).to_owned(), value.to_owned())]);
+                sets.push(vec![((*name).to_owned(), value.to_owned()), ("q".to_owned(), (*name).to_owned())]);
+            }
+        }
+        sets.push((0..Labels::MAX_LABELS).map(|at| (format!("n{at:02}"), at.to_string())).collect());
+        for set in &mut sets {
+            set.sort();
+            let labels = Labels::new(set.clone()).unwrap();
+            let pairs: Vec<(String, String)> = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            assert_eq!((&pairs, labels.len(), labels.is_empty()), (&*set, set.len(), set.is_empty()));
+            for (name, value) in set.iter() {
+                assert_eq!(labels.get(name), Some(&**value));
+                assert_eq!(labels.without(&[name]).len(), set.len() - 1);
+            }
+            assert_eq!(labels.get("none"), None);
+        }
+        for (a, b) in sets.iter().flat_map(|a| sets.iter().map(move |b| (a, b))) {
+            let (left, right) = (Labels::new(a.clone()).unwrap(), Labels::new(b.clone()).unwrap());
+            assert_eq!((left.cmp(&right), left == right), (a.cmp(b), a == b));
+        }
+        assert_eq!(Labels::new([("a", "")]).unwrap(), Labels::default());
+        assert_eq!(Labels::new([("a", "1")]).unwrap().without(&["a"]), Labels::default());
     }
 
     #[test]
