@@ -30,7 +30,7 @@ $(WEB)/dist/index.html: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $
 test: tools web ## Everything: unit, property, golden, end to end, browser, packages
 	packaging/phase.sh "dashboard: unit tests and types" bash -c 'cd $(WEB) && npm test && npm run check'
 	packaging/phase.sh "build" $(CARGO) build --workspace --bins --locked
-	packaging/phase.sh "tests" $(CARGO) test --workspace --locked
+	packaging/phase.sh "tests" $(CARGO) test --workspace --locked --no-fail-fast
 	packaging/phase.sh "dashboard: browser" bash -c 'cd $(WEB) && npm run e2e'
 	packaging/phase.sh "browser against the real server" packaging/browser.sh
 	packaging/phase.sh "packages" tests/packages/run.sh

@@ -9,7 +9,9 @@ finish() {
     if [ -x "$dir/apps/sample/current/stop.sh" ]; then
         (cd "$dir/apps/sample/current" && SHIPWATCH_ROOT=$dir/apps/sample ./stop.sh) >/dev/null 2>&1 || true
     fi
-    for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do
+        if kill -TERM "$pid" 2>/dev/null; then wait "$pid" 2>/dev/null || true; fi
+    done
     rm -rf "$dir"
 }
 trap finish EXIT

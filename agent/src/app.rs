@@ -24,7 +24,11 @@ use crate::{
         identity::{EnrolError, IdentityStore},
     },
 };
-use shipwatch_common::{mask::Masker, model::deploy::Command, time::now_ms};
+use shipwatch_common::{
+    mask::Masker,
+    model::deploy::Command,
+    time::{duration_ms, now_ms},
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -165,6 +169,7 @@ impl Agent {
         }
         self.tail_stop.cancel();
         if let Some(thread) = self.tail.take() {
+            thread.thread().unpark();
             join("tail", thread).await;
         }
         self.deploy_stop.cancel();
@@ -199,7 +204,7 @@ type CollectThread = (std_mpsc::Sender<()>, JoinHandle<()>);
 
 /// Ticks on multiples of the interval, so that a fleet's samples fall on the same grid; stops when the sender is dropped.
 fn start_collect(config: &Config, masker: &Arc<Masker>, own: own_metrics::Sources) -> Result<CollectThread, StartError> {
-    let interval_ms = i64::try_from(config.collect.interval.as_millis()).unwrap_or(15_000);
+    let interval_ms = duration_ms(config.collect.interval);
     let (spool, lost) = (Arc::clone(&own.spool), Arc::clone(&own.lost_samples));
     let extra: collect::Extra = Box::new(move |batch| own.add(batch));
     let mut collectors = Collectors::new(&config.collect, &collect::Roots::default(), Arc::clone(masker), extra)

@@ -79,7 +79,7 @@ fn validity(params: &mut CertificateParams, now_ms: UnixMs, life: Duration) {
         date + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     };
     params.not_before = at(now_ms - CLOCK_TOLERANCE_MS);
-    params.not_after = at(now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX)).min(253_402_300_799_000));
+    params.not_after = at(now_ms.saturating_add(crate::time::duration_ms(life)).min(253_402_300_799_000));
 }
 
 fn named(name: &str) -> DistinguishedName {

@@ -22,6 +22,12 @@ pub fn now_ns() -> UnixNs {
         .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Milliseconds of a duration, as much as a time can hold.
+#[must_use]
+pub fn duration_ms(duration: std::time::Duration) -> UnixMs {
+    UnixMs::try_from(duration.as_millis()).unwrap_or(UnixMs::MAX)
+}
+
 /// Parses a duration as Prometheus and Go write it: `90s`, `5m`, `1h30m`, `250ms`, `7d`, `2w`; `0` is allowed without a unit.
 ///
 /// # Errors

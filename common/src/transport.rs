@@ -3,7 +3,7 @@
 //! # Invariants
 //! - TLS 1.3 only. The server proves itself by its own CA under the fixed name [`SERVER_NAME`]; an agent proves itself by a
 //!   certificate of the same CA. A connection without one is only good for enrolment (its ALPN says so, the gateway checks).
-//! - A peer that is silent for [`IDLE_TIMEOUT`] is gone; both ends keep quiet connections alive.
+//! - A peer that is silent for [`IDLE_TIMEOUT`] is gone; agents keep quiet connections alive.
 
 use crate::identity::{Credentials, SERVER_NAME, fingerprint};
 use crate::protocol::{ALPN_AGENT, ALPN_ENROL, FrameError, FrameReader, frame::Message};
@@ -27,8 +27,9 @@ use std::{
 
 /// A peer that says nothing for this long is gone.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
-/// Several chances within the idle time-out, should packets get lost.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// The agent's status every 5 s keeps a connection alive; this is for when it has none to send. Only the agent does it: each
+/// ping is answered, so both ends hear of each other.
+const KEEP_ALIVE: Duration = Duration::from_millis(5_500);
 /// Time for one connection attempt to one address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Close code of a server that will not have this agent; the reason is text for people. Any other code means "later".
@@ -91,7 +92,7 @@ fn tls(error: impl std::fmt::Display) -> TransportError {
 fn parameters(server: bool) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config.max_idle_timeout(IDLE_TIMEOUT.try_into().ok());
-    config.keep_alive_interval(Some(KEEP_ALIVE));
+    config.keep_alive_interval((!server).then_some(KEEP_ALIVE));
     config.stream_receive_window(STREAM_WINDOW_BYTES.into());
     config.receive_window((4 * STREAM_WINDOW_BYTES).into());
     config.max_concurrent_bidi_streams(if server { 1u32 } else { 0u32 }.into());

@@ -1,4 +1,5 @@
 //! The masker against tables of lines, against planted values in random surroundings, and against itself.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use proptest::prelude::*;
 use shipwatch_common::mask::{Config, Key, LineState, Masker, Rule};
@@ -136,7 +137,15 @@ fn bare(secret: &str) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    // Always the same cases: a change that breaks one is told at once, and nothing else is. To look for more, raise the count
+    // and take the seed out.
+    #![proptest_config(ProptestConfig {
+        cases: 10_000,
+        max_global_rejects: 1_000_000,
+        failure_persistence: None,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(9700),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn planted_values_never_come_out(value in prop::sample::select(ANYWHERE), how in 0_u8..11, before in around(), behind in around()) {
@@ -149,10 +158,17 @@ proptest! {
     }
 
     #[test]
-    fn values_beside_signs_never_come_out(value in prop::sample::select(ANYWHERE), before in around(), behind in around()) {
+    fn values_beside_signs_never_come_out(
+        key in prop::sample::select(&["", "email=", "name=", "\"phone\":", "地址：", "password:", "card="][..]),
+        value in prop::sample::select(ANYWHERE),
+        before in around(),
+        behind in around(),
+        mode in prop::sample::select(&["redact", "partial", "pseudonym", "truncate"][..]),
+    ) {
         prop_assume!(is_apart(&before, &behind));
-        let line = format!("{before}{value}{behind}");
-        let masked = default().mask(&line);
+        let line = format!("{key}{before}{value}{behind}");
+        let masker = with_modes("default", mode);
+        let masked = masker.mask(&line);
         prop_assert!(!masked.text.contains(value), "{line:?} became {:?}", masked.text);
     }
 
@@ -368,6 +384,8 @@ fn lines_made_to_take_long_are_refused_or_masked_in_time() {
         "+1 ",
         "[phone:",
         "%25",
+        "xAKIA",
+        "密码a",
     ] {
         let line = piece.repeat(size / piece.len());
         let _ = default().mask(&line);

@@ -189,6 +189,7 @@ pub fn router(state: Shared) -> Router {
         .route("/-/ready", get(|| async { "ready\n" }))
         .route("/-/reload", post(alerts::reload))
         .route("/metrics", get(own_metrics::export))
+        .route("/graph", get(crate::web::graph))
         .fallback(crate::web::serve)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::guard))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

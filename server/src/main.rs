@@ -8,7 +8,7 @@ use shipwatch_common::{
     logging,
     mask::Masker,
     shutdown,
-    time::{now_ms, parse_duration},
+    time::{duration_ms, now_ms, parse_duration},
 };
 use shipwatch_server::{
     api::{auth, tokens::check_grant},
@@ -206,7 +206,7 @@ async fn create_token(config: &Config, env: String, region: String, labels: &[St
     let authority = app::authority(Path::new(&data)).map_err(failed)?;
     let token = EnrolmentToken::create(identity::fingerprint(authority.certificate())).map_err(failed)?;
     let now = now_ms();
-    let expires_at_ms = now.saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+    let expires_at_ms = now.saturating_add(duration_ms(ttl));
     let grant = EnrolmentGrant { id: uuid::Uuid::now_v7().to_string(), env, region, labels, uses_left: uses, expires_at_ms };
     store.add_enrolment_token(grant, EnrolmentToken::secret_hash(&token.secret), "command line", now).await.map_err(failed)?;
     say(&token.to_text())

@@ -6,7 +6,7 @@
 
 use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
-    response::{Html, IntoResponse, Response},
+    response::{Html, IntoResponse, Redirect, Response},
 };
 
 mod files {
@@ -60,6 +60,15 @@ pub async fn serve(method: Method, uri: Uri) -> Response {
     response
 }
 
+/// `/graph?g0.expr=…`: where Prometheus' links (`generatorURL` of alerts, templates' `graphLink`) lead.
+pub async fn graph(uri: Uri) -> Response {
+    // Taken over as it is encoded.
+    let parameter = |name: &str| uri.query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let expr = parameter("g0.expr").unwrap_or_default();
+    let view = if parameter("g0.tab") == Some("1") { "&as=table" } else { "" };
+    Redirect::to(&format!("/explore?expr={expr}{view}")).into_response()
+}
+
 const MISSING: &str = "<!doctype html><meta charset=\"utf-8\"><title>Shipwatch</title>
 <p>This binary was built without the dashboard. Build it with <code>make web</code> (needs Node 20 or newer), then build the server again.</p>
 <p>此程序未包含看板。请先运行 <code>make web</code>(需要 Node 20 或更新版本),再重新构建服务端。</p>";
@@ -75,5 +84,16 @@ mod tests {
         assert_eq!(serve(Method::GET, Uri::from_static("/assets/gone.js")).await.status(), StatusCode::NOT_FOUND);
         assert_eq!(serve(Method::POST, Uri::from_static("/")).await.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert!(files::FILES.is_sorted_by_key(|(name, _)| *name));
+    }
+
+    #[tokio::test]
+    async fn prometheus_links_lead_to_the_dashboard() {
+        for (link, page) in [
+            ("/graph?g0.expr=up%20%3D%3D+0&g0.tab=1", "/explore?expr=up%20%3D%3D+0&as=table"),
+            ("/graph?g0.tab=0&g0.expr=up", "/explore?expr=up"),
+            ("/graph", "/explore?expr="),
+        ] {
+            assert_eq!(graph(Uri::from_static(link)).await.headers()[header::LOCATION], page, "{link}");
+        }
     }
 }

@@ -20,9 +20,9 @@ const PLANTED: &[&str] = &[
     "AKIAIOSFODNN7EXAMPLE",
 ];
 
-const LINES: &str = r#"2026-11-23 08:00:00 INFO paid with card 4111111111111111 by zhang.wei@example.com
+const LINES: &str = r#"INFO paid with card 4111111111111111 by zhang.wei@example.com
 {"level":"info","card":"6222021234567890128","phone":"13812345678","password":"hunter2-very-secret"}
-2026-11-23 08:00:01 ERROR card=5500-0055-5555-5559 mobile=+8613912345679 id_card=11010519491231002X
+ERROR card=5500-0055-5555-5559 mobile=+8613912345679 id_card=11010519491231002X
 GET /login?user=a&password=P@ssw0rd!2026&token=ghp_abcdefghijklmnopqrstuvwxyz0123456789 HTTP/1.1
 Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U
 access_key_id: LTAI5tAbCdEfGhIjKlMnOpQr aws=AKIAIOSFODNN7EXAMPLE
@@ -55,7 +55,7 @@ async fn not_in_spool_server_files_api_or_logs() {
     agent.start();
     let spool = agent.state().join("spool/logs");
     wait_for("the lines to be in the spool", Duration::from_secs(30), || async {
-        (!files_with(&spool, b"last line of the planted file").is_empty()).then_some(())
+        (spool.is_dir() && !files_with(&spool, b"last line of the planted file").is_empty()).then_some(())
     })
     .await;
     nowhere(&agent.state());

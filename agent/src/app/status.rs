@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How often it is renewed.
-const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(5);
 /// Older than this, the agent does not run any more.
-const FRESH_MS: i64 = 10_000;
+const FRESH_MS: i64 = 15_000;
 
 /// The running agent in numbers.
 #[derive(Clone, Debug, Deserialize, Serialize)]

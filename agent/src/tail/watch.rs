@@ -11,8 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,8 +24,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LEAST: Duration = Duration::from_millis(100);
 /// Globs are looked at again at most this often on hints.
 const LEAST_SCAN: Duration = Duration::from_millis(250);
-/// How often the stop is looked at.
-const WAKE: Duration = Duration::from_millis(200);
+/// Until a full sink is asked again.
+const BLOCKED: Duration = Duration::from_millis(200);
 /// Paths that are remembered between two looks.
 const MAX_HINTS: usize = 1024;
 
@@ -66,30 +65,31 @@ impl Hints {
     }
 }
 
-/// Watches the directories of the globs.
+/// Watches the directories of the globs. What it learns wakes the thread that made it.
 struct Watch {
     watcher: Option<notify::RecommendedWatcher>,
     watched: HashSet<PathBuf>,
     hints: Arc<Mutex<Hints>>,
-    wake: Receiver<()>,
+    hinted: Arc<AtomicBool>,
 }
 
 impl Watch {
     fn new() -> Self {
-        let (waker, wake) = sync_channel(1);
-        let hints = Arc::<Mutex<Hints>>::default();
-        let shared = Arc::clone(&hints);
+        let (hints, hinted) = (Arc::<Mutex<Hints>>::default(), Arc::<AtomicBool>::default());
+        let (shared, told, reader) = (Arc::clone(&hints), Arc::clone(&hinted), std::thread::current());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if shared.lock().unwrap_or_else(PoisonError::into_inner).take_in(event) {
-                let _already_awake = waker.try_send(());
+                told.store(true, Ordering::Release);
+                reader.unpark();
             }
         })
         .inspect_err(|error| warn!(%error, "no file notifications; files are looked at every second instead"))
         .ok();
-        Self { watcher, watched: HashSet::new(), hints, wake }
+        Self { watcher, watched: HashSet::new(), hints, hinted }
     }
 
     fn take(&self) -> Hints {
+        self.hinted.store(false, Ordering::Release);
         std::mem::take(&mut *self.hints.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -112,26 +112,14 @@ impl Watch {
         }
     }
 
-    /// Waits for a hint, at most `time`; ends early when stopped.
+    /// Waits for a hint, at most `time`; ends early when stopped and unparked.
     fn wait(&self, time: Duration, stop: &CancellationToken) {
-        let until = Instant::now() + time;
-        while !stop.is_cancelled() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            match self.wake.recv_timeout(left.min(WAKE)) {
-                Ok(()) => return,
-                Err(RecvTimeoutError::Timeout) => {}
-                // No watcher: only time goes by.
-                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(left.min(WAKE)),
-            }
-        }
+        rest(time, || stop.is_cancelled() || self.hinted.load(Ordering::Acquire));
     }
 }
 
 impl Tailer {
-    /// Reads until `stop`. Blocks; has a thread of its own.
+    /// Reads until `stop`, which is looked at when the thread is unparked. Blocks; has a thread of its own.
     pub fn run(&mut self, sink: &mut dyn Sink, stop: &CancellationToken) {
         let mut watch = Watch::new();
         let mut scan_until = 0;
@@ -151,20 +139,20 @@ impl Tailer {
             watch.follow(&self.directories, &hints.removed);
             match progress {
                 Progress::Read => {}
-                Progress::Blocked => watch.wait(WAKE, stop),
+                Progress::Blocked => watch.wait(BLOCKED, stop),
                 Progress::Idle => {
                     watch.wait(LOOK, stop);
-                    rest(LEAST.saturating_sub(begun.elapsed()), stop);
+                    rest(LEAST.saturating_sub(begun.elapsed()), || stop.is_cancelled());
                 }
             }
         }
     }
 }
 
-/// Lets time go by.
-fn rest(time: Duration, stop: &CancellationToken) {
+/// Lets time go by, unless `is_over`: whoever makes it so unparks the thread.
+fn rest(time: Duration, is_over: impl Fn() -> bool) {
     let until = Instant::now() + time;
-    while !stop.is_cancelled() {
+    while !is_over() {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -79,8 +79,11 @@ const FORMATS: &[Format] = &[
     at_word(token("EAA", 60, b"", "Meta access token")),
 ];
 
+/// Looks at what an anchor announces, given its start and what is behind it. Tells where the search may go on.
+type Look = fn(&mut Scan<'_>, usize, usize) -> Option<usize>;
+
 /// Anchors that need a look of their own.
-const OTHERS: &[(&str, fn(&mut Scan<'_>, usize, usize) -> Option<usize>)] = &[
+const OTHERS: &[(&str, Look)] = &[
     ("://", url),
     ("@tcp(", data_source),
     ("eyJ", jwt),
@@ -147,6 +150,7 @@ fn run(scan: &Scan<'_>, from: usize, signs: &[u8]) -> usize {
 
 fn key(scan: &mut Scan<'_>, format: &Format, start: usize, behind: usize) -> Option<usize> {
     let len = run(scan, behind, format.signs);
+    scan.spend(len);
     let body = scan.part(behind, behind + len);
     let starts = !format.word || !scan.before(start).is_ascii_alphanumeric() || is_escape(scan, start);
     let digits = body.iter().filter(|byte| byte.is_ascii_digit()).count();
@@ -250,28 +254,29 @@ fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
         let is_port = port.iter().all(u8::is_ascii_digit) || authority.first() == Some(&b'[');
         if is_port { None } else { whole.iter().rposition(|byte| *byte == b'@') }
     })?;
-    user_info(scan, behind, behind + sign, URL)
+    user_info(scan, behind, behind + sign, URL);
+    // The user may be a key of its own.
+    None
 }
 
 /// `user:password@tcp(host)/db`, as Go writes it.
-fn data_source(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
+fn data_source(scan: &mut Scan<'_>, start: usize, _behind: usize) -> Option<usize> {
     let before = scan.part(start.saturating_sub(256), start);
     let len = before.iter().rev().take_while(|byte| !ends_address(**byte) && **byte != b'=').count();
-    user_info(scan, start - len, start, URL)?;
-    Some(behind)
+    user_info(scan, start - len, start, URL);
+    None
 }
 
-fn user_info(scan: &mut Scan<'_>, start: usize, end: usize, detector: &'static str) -> Option<usize> {
+fn user_info(scan: &mut Scan<'_>, start: usize, end: usize, detector: &'static str) {
     let info = scan.part(start, end);
     match info.iter().position(|byte| *byte == b':') {
-        Some(colon) if placeholder::holds(&scan.rules.user, scan.bytes, start + colon, start + colon + 1) => return None,
-        Some(colon) if colon + 1 < info.len() => scan.push(Kind::Password, start + colon + 1, end, detector),
+        Some(colon) if placeholder::holds(&scan.rules.user, scan.bytes, start + colon, start + colon + 1) => {}
+        Some(colon) => scan.push(Kind::Password, start + colon + 1, end, detector),
         None if info.len() >= 16 && info.iter().any(u8::is_ascii_digit) && !info.contains(&b'.') && !info.contains(&b'[') => {
             scan.push(Kind::Token, start, end, detector);
         }
-        _ => return None,
+        None => {}
     }
-    Some(end)
 }
 
 /// `密码是123456`, `验证码 1234`: no sign between the word and the value.
@@ -285,6 +290,7 @@ fn said(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     let found = scan.rules.keys.find(scan.bytes, behind)?;
     let (Class::Value(kind), true) = (found.class, scan.byte(from).is_ascii_graphic()) else { return None };
     let value = value::at(scan.bytes, from, Extent::Word);
+    scan.spend(value.end - value.start);
     let part = scan.part(value.start, value.end);
     let is_value = part.len() >= 4 && part.iter().any(|byte| byte.is_ascii_digit()) && value::fits(kind, part);
     if !is_value {

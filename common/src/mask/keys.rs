@@ -43,13 +43,16 @@ pub(super) struct Phrase {
 impl Phrase {
     /// As somebody writes it in a configuration: only as whole words.
     pub(super) fn of_user(key: &str, class: Class) -> Self {
-        let text = key.bytes().filter(|byte| !is_joint(*byte)).map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>();
+        let text =
+            key.bytes().filter(|byte| letter_bit(*byte) != 0 || *byte >= 0x80).map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>();
         Self { text: String::from_utf8(text).unwrap_or_default(), class, loose: false }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
+    /// The digits and letters that lead on, a bit each in their order.
+    letters: u64,
     first: u16,
     children: u8,
     /// Position of the phrase plus one.
@@ -70,6 +73,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Keys {
     root: Vec<u16>,
+    /// One bit for each pair of last letters that a phrase has: most keys need no more than this look.
+    endings: Vec<u64>,
     nodes: Vec<Node>,
     edges: Vec<(u8, u16)>,
     phrases: Vec<Phrase>,
@@ -77,7 +82,7 @@ pub(super) struct Keys {
 
 #[derive(Default)]
 struct Draft {
-    children: BTreeMap<u8, Draft>,
+    children: BTreeMap<u8, Self>,
     accept: u16,
 }
 
@@ -89,24 +94,35 @@ impl Keys {
             class,
             loose: text.starts_with('~'),
         });
-        let mut keys =
-            Self { root: vec![0; 256], nodes: vec![Node::default()], edges: Vec::new(), phrases: built_in.chain(further).collect() };
+        let mut keys = Self {
+            root: vec![0; 256],
+            endings: vec![0; 1024],
+            nodes: vec![Node::default()],
+            edges: Vec::new(),
+            phrases: built_in.chain(further).collect(),
+        };
         let mut draft = Draft::default();
         for (at, phrase) in keys.phrases.iter().enumerate() {
             // More phrases than fit: the configuration's check allows far fewer.
             let Ok(id) = u16::try_from(at + 1) else { break };
+            if let [.., before, last] = *phrase.text.as_bytes()
+                && let Some(bits) = keys.endings.get_mut(ending(before, last).0)
+            {
+                *bits |= ending(before, last).1;
+            }
             let mut node = &mut draft;
             for byte in phrase.text.bytes().rev() {
                 node = node.children.entry(byte).or_default();
             }
             // `allow` never takes the sting out of a secret.
             let secret = node.accept.checked_sub(1).and_then(|at| keys.phrases.get(usize::from(at))).is_some_and(Phrase::is_secret);
-            if !(secret && phrase.class == Class::Allowed) && !phrase.text.is_empty() {
+            if !(phrase.text.is_empty() || secret && phrase.class == Class::Allowed) {
                 node.accept = id;
             }
         }
         keys.flatten(&draft, 0);
-        for (byte, node) in keys.edges_of(0).to_vec() {
+        let root = keys.nodes.first().copied().unwrap_or_default();
+        for (byte, node) in keys.edges_of(&root).to_vec() {
             if let Some(slot) = keys.root.get_mut(usize::from(byte)) {
                 *slot = node;
             }
@@ -120,12 +136,15 @@ impl Keys {
     fn flatten(&mut self, draft: &Draft, at: usize) {
         let first = self.edges.len();
         let base = self.nodes.len();
-        for (byte, _) in &draft.children {
+        let mut letters = 0;
+        for byte in draft.children.keys() {
             self.edges.push((*byte, u16::try_from(self.nodes.len()).unwrap_or(0)));
             self.nodes.push(Node::default());
+            letters |= letter_bit(*byte);
         }
         if let Some(node) = self.nodes.get_mut(at) {
             *node = Node {
+                letters,
                 first: u16::try_from(first).unwrap_or(0),
                 children: u8::try_from(draft.children.len()).unwrap_or(0),
                 accept: draft.accept,
@@ -136,22 +155,33 @@ impl Keys {
         }
     }
 
-    #[inline]
-    fn edges_of(&self, node: usize) -> &[(u8, u16)] {
-        let Some(node) = self.nodes.get(node) else { return &[] };
+    fn edges_of(&self, node: &Node) -> &[(u8, u16)] {
         let first = usize::from(node.first);
         self.edges.get(first..first + usize::from(node.children)).unwrap_or(&[])
     }
 
+    /// The child for a byte. Edges are in the order of their bytes, those of letters first.
     #[inline]
-    fn step(&self, node: u16, byte: u8) -> Option<u16> {
-        let byte = byte.to_ascii_lowercase();
-        self.edges_of(usize::from(node)).iter().find(|(edge, _)| *edge == byte).map(|(_, child)| *child)
+    fn step(&self, node: &Node, byte: u8) -> Option<u16> {
+        let bit = letter_bit(byte);
+        if bit == 0 {
+            let wide = byte >= 0x80;
+            return self.edges_of(node).iter().find(|(edge, _)| wide && *edge == byte).map(|(_, child)| *child);
+        }
+        if node.letters & bit == 0 {
+            return None;
+        }
+        let before = (node.letters & (bit - 1)).count_ones() as usize;
+        self.edges.get(usize::from(node.first) + before).map(|(_, child)| *child)
     }
 
     /// The longest phrase that ends right before `end`.
     pub(super) fn find(&self, bytes: &[u8], end: usize) -> Option<Found> {
         let mut at = end.checked_sub(1)?;
+        let (word, bit) = ending(*bytes.get(at.checked_sub(1)?)?, *bytes.get(at)?);
+        if self.endings.get(word)? & bit == 0 {
+            return None;
+        }
         let mut node = *self.root.get(usize::from(*bytes.get(at)?))?;
         let mut best = None;
         while node != 0 {
@@ -167,7 +197,7 @@ impl Keys {
                 let Some(further) = before.checked_sub(1) else { break };
                 before = further;
             }
-            let Some(next) = bytes.get(before).and_then(|byte| self.step(node, *byte)) else { break };
+            let Some(next) = bytes.get(before).and_then(|byte| self.step(here, *byte)) else { break };
             (at, node) = (before, next);
         }
         best
@@ -187,6 +217,24 @@ impl Phrase {
             _ => false,
         }
     }
+}
+
+/// The bit of a digit or a letter; 0 for other bytes. Bits are in the order of the bytes.
+#[inline]
+const fn letter_bit(byte: u8) -> u64 {
+    match byte {
+        b'0'..=b'9' => 1 << (byte - b'0'),
+        b'a'..=b'z' => 1 << (byte - b'a' + 10),
+        b'A'..=b'Z' => 1 << (byte - b'A' + 10),
+        _ => 0,
+    }
+}
+
+/// Place of a pair of letters in the table of endings.
+#[inline]
+fn ending(before: u8, last: u8) -> (usize, u64) {
+    let pair = usize::from(before.to_ascii_lowercase()) << 8 | usize::from(last.to_ascii_lowercase());
+    (pair >> 6, 1 << (pair & 63))
 }
 
 #[inline]

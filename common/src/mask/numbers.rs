@@ -72,7 +72,7 @@ fn is_open(scan: &Scan<'_>, at: usize) -> bool {
 /// A word ends at `at`.
 fn is_closed(scan: &Scan<'_>, at: usize) -> bool {
     let next = scan.byte(at);
-    !next.is_ascii_alphanumeric() && !(next == b'.' && scan.byte(at + 1).is_ascii_digit())
+    !(next.is_ascii_alphanumeric() || next == b'.' && scan.byte(at + 1).is_ascii_digit())
 }
 
 /// Five groups of hexadecimal digits around `start..end`.
@@ -165,11 +165,21 @@ fn mobile_part(digits: &[u8]) -> Option<&[u8]> {
 /// Digits in groups with one and the same sign between them.
 fn grouped(scan: &mut Scan<'_>, start: usize, first_end: usize) {
     let first = first_end - start;
-    // A sequence number, a year of two digits: nothing that is looked for here starts so.
-    if first < 2 || !is_open(scan, start) {
+    let sign = scan.byte(first_end);
+    // The commonest, dates and decimals, go no further: no shape begins with such lengths.
+    let second = digits_at(scan, first_end + 1);
+    let may_be = match first {
+        1 => second == 3,
+        2 => matches!(second, 3 | 11),
+        3 => matches!(second, 2..=4 | 7 | 8),
+        4 => matches!(second, 3 | 4 | 6..=8 | 11),
+        5 => matches!(second, 3 | 6),
+        6 => matches!(second, 7 | 8 | 10 | 13),
+        _ => false,
+    };
+    if !may_be || !is_open(scan, start) {
         return;
     }
-    let sign = scan.byte(first_end);
     let mut digits = Digits::default();
     let mut lens = [0_usize; 6];
     let mut ends = [0_usize; 6];

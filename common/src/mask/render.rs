@@ -7,7 +7,6 @@ use super::{
     scan::Span,
     view::{MAX_LAYERS, View, starts_escape},
 };
-use std::fmt::Write as _;
 
 /// Joins findings that overlap. The whole has the name of the kind that goes first; `pure` tells that it was one finding.
 pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
@@ -17,11 +16,10 @@ pub(super) fn merge(spans: &mut Vec<Span>) -> Vec<(Span, bool)> {
     for span in spans.drain(..) {
         match merged.last_mut() {
             Some((last, pure)) if span.start < last.end => {
-                let same = span.start == last.start && span.end == last.end;
-                *pure &= same && (span.kind == last.kind || span.kind > last.kind) || within(&span, last);
-                if span.kind < last.kind && !within(&span, last) || span.kind < last.kind && span.kind.is_secret() {
+                let stronger = span.kind < last.kind && (!within(&span, last) || span.kind.is_secret());
+                *pure &= span.end <= last.end && !stronger;
+                if stronger {
                     (last.kind, last.detector, last.key) = (span.kind, span.detector, span.key);
-                    *pure = false;
                 }
                 last.end = last.end.max(span.end);
             }
@@ -50,7 +48,9 @@ fn drop_hosts(spans: &mut Vec<Span>) {
 pub(super) fn touches(bytes: &[u8], merged: &[(Span, bool)]) -> bool {
     let joins = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'+' | b'@' | b'%' | b'&' | b'/');
     merged.iter().any(|(span, _)| {
-        let before = span.start.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(|byte| joins(*byte));
+        let last = span.start.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(b' ');
+        let folded = |len| span.start.checked_sub(len).is_some_and(|at| last >= 0x80 && starts_escape(bytes, at));
+        let before = joins(last) || last == b';' || folded(2) || folded(3);
         let behind = match bytes.get(span.end..) {
             Some([b'\\', next, ..]) => !matches!(next, b'"' | b'\'' | b'\\'),
             Some([b'.', next, ..]) => next.is_ascii_alphanumeric(),
@@ -58,7 +58,7 @@ pub(super) fn touches(bytes: &[u8], merged: &[(Span, bool)]) -> bool {
             Some([next, ..]) => joins(*next) || *next == b':',
             _ => false,
         };
-        before || behind
+        before || behind || starts_escape(bytes, span.end)
     })
 }
 
@@ -119,11 +119,13 @@ fn replace(masker: &Masker, out: &mut String, span: Span, pure: bool, value: &st
         Mode::Pseudonym => masker.key.as_ref().map(|key| key.letters(name, canonical(span.kind, value).as_bytes())),
         _ => None,
     };
-    // Writing to a text cannot fail.
-    let _infallible = match shown {
-        Some(shown) if shown.bytes().all(placeholder::is_shown) || matches!(span.kind, Kind::Ip) => write!(out, "[{name}:{shown}]"),
-        _ => write!(out, "[{name}]"),
-    };
+    out.push('[');
+    out.push_str(name);
+    if let Some(shown) = shown.filter(|shown| shown.bytes().all(placeholder::is_shown) || span.kind == Kind::Ip) {
+        out.push(':');
+        out.push_str(&shown);
+    }
+    out.push(']');
 }
 
 /// The value without its writing: decoded, without separators, in one case.
@@ -154,7 +156,7 @@ fn canonical(kind: Kind, value: &str) -> String {
 /// What may be shown of a value.
 fn partial(kind: Kind, value: &str) -> Option<String> {
     match kind {
-        Kind::Email => value.rsplit_once('@').map(|(_, domain)| format!("***@{domain}")),
+        Kind::Email => value.rsplit_once('@').filter(|(_, domain)| is_domain(domain)).map(|(_, domain)| format!("***@{domain}")),
         Kind::Card | Kind::Phone | Kind::Iban | Kind::BankAccount | Kind::NationalId | Kind::Passport => {
             let from = value.len().checked_sub(4).filter(|from| *from >= 4)?;
             Some(format!("****{}", value.get(from..)?))
@@ -167,6 +169,12 @@ fn partial(kind: Kind, value: &str) -> Option<String> {
         Kind::Ip | Kind::Geo => truncated(kind, value),
         _ => None,
     }
+}
+
+/// Only a domain may be shown, not what else stood behind a key for mail; digits in a row could be somebody's number.
+fn is_domain(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    plain && text.len() <= 253 && !text.split(|letter: char| !letter.is_ascii_digit()).any(|digits| digits.len() > 6)
 }
 
 /// A coarser form.
@@ -183,7 +191,7 @@ fn truncated(kind: Kind, value: &str) -> Option<String> {
             }
         },
         Kind::Geo => {
-            let (whole, decimals) = value.split_once('.')?;
+            let (whole, decimals) = value.split_once('.').filter(|(whole, _)| whole.len() <= 4)?;
             Some(format!("{whole}.{}", decimals.get(..decimals.len().min(2))?))
         }
         _ => None,

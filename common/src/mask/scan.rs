@@ -155,12 +155,15 @@ impl<'a> Scan<'a> {
         self.push_keyed(kind, start, end, detector, None);
     }
 
-    pub(super) fn push_keyed(&mut self, kind: Kind, start: usize, end: usize, detector: &'static str, key: Option<u16>) {
+    /// As [`Scan::push`], found by a key. Tells whether it was added.
+    pub(super) fn push_keyed(&mut self, kind: Kind, start: usize, end: usize, detector: &'static str, key: Option<u16>) -> bool {
         // What starts with a placeholder was judged when that was written.
         let masked = placeholder::len_at(&self.rules.user, self.bytes, start).is_some();
-        if start < end && !masked && self.rules.policy.mode(kind) != Mode::Keep {
+        let wanted = start < end && !masked && self.rules.policy.mode(kind) != Mode::Keep;
+        if wanted {
             self.spans.push(Span { start, end, kind, detector, key });
         }
+        wanted
     }
 
     /// `key=`, `"key":`, `<key>`, `[key] =>`, `key：`. Goes on behind it.
@@ -169,15 +172,20 @@ impl<'a> Scan<'a> {
         let next = at + 1;
         let before = self.before(at);
         // The commonest: a time of day, a scheme, a path of modules.
-        if self.byte(at) == b':'
-            && (before.is_ascii_digit() && self.byte(next).is_ascii_digit() || before == b':' || self.byte(next) == b':')
-        {
+        if self.byte(at) == b':' && (before == b':' || self.byte(next) == b':' || self.is_time(at)) {
             return next;
         }
-        if let Some(found) = self.key_before(at) {
-            self.keyed(found, at, next);
+        match self.key_before(at) {
+            Some(found) => self.keyed(found, at, next),
+            None => next,
         }
-        next
+    }
+
+    /// `08:00`: digits on both sides of the colon, and no letter before them.
+    #[inline]
+    fn is_time(&self, colon: usize) -> bool {
+        let digits = self.part(colon.saturating_sub(3), colon).iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        digits > 0 && self.byte(colon + 1).is_ascii_digit() && (digits == 3 || !self.before(colon - digits).is_ascii_alphabetic())
     }
 
     /// PHP writes `s:8:"password";s:7:"hunter2";`.
@@ -189,7 +197,7 @@ impl<'a> Scan<'a> {
             && let Some(found) = self.key_before(at)
         {
             let digits = self.part(at + 3, at + 12).iter().take_while(|byte| byte.is_ascii_digit()).count();
-            self.keyed(found, at, at + 4 + digits);
+            return self.keyed(found, at, at + 4 + digits);
         }
         at + 1
     }
@@ -212,35 +220,37 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Looks at what stands behind a key's separator at `separator`; the value starts at or behind `from`.
-    fn keyed(&mut self, found: Found, separator: usize, from: usize) {
+    /// Looks at what stands behind a key's separator at `separator`; the value starts at or behind `from`. Goes on behind the value if
+    /// that is masked as a whole: what is in it is gone anyway.
+    fn keyed(&mut self, found: Found, separator: usize, from: usize) -> usize {
         let first = self.before(found.start);
         let in_tag = self.byte(separator) == b'>' && self.before(separator) != b'=';
         if in_tag && (first == b'/' || !self.opens_tag(found.start)) {
-            return;
+            return from;
         }
         // What a masker wrote, `[email:***@example.com]`; but PHP writes `[email] => x`.
         if first == b'['
             && placeholder::len_at(&self.rules.user, self.bytes, found.start - 1).is_some()
-            && !(self.part(separator.saturating_sub(2), from + 1) == b"] =>")
+            && self.part(separator.saturating_sub(2), from + 1) != b"] =>"
         {
-            return;
+            return from;
         }
         // `=>`, `:=`, `==`.
         let mut from = from;
         while matches!(self.byte(from), b'=' | b'>') && from < separator + 3 {
             from += 1;
         }
-        let Some(mut target) = Target::of(found.class) else { return };
+        let Some(mut target) = Target::of(found.class) else { return from };
         if in_tag {
             target.extent = Extent::Markup;
         }
         let start = value::skip_space(self.bytes, from);
         if self.byte(start) == b'[' && placeholder::len_at(&self.rules.user, self.bytes, start).is_none() {
             self.list(found, target, start + 1);
-        } else {
-            self.value(found, target, from);
+            return from;
         }
+        let (value, masked) = self.value(found, target, from);
+        if masked { value.end.max(from) } else { from }
     }
 
     /// Whether `<` stands before the name that holds `at`, with a prefix at most: `<ns:phone>`.
@@ -253,7 +263,12 @@ impl<'a> Scan<'a> {
     fn list(&mut self, found: Found, target: Target, from: usize) {
         let mut at = from;
         loop {
-            let value = self.value(found, target, at);
+            let item = value::skip_space(self.bytes, at);
+            if self.byte(item) == b',' {
+                at = item + 1;
+                continue;
+            }
+            let (value, _) = self.value(found, target, at);
             let next = value::skip_space(self.bytes, value.after);
             if self.byte(next) != b',' || value.after < at {
                 return;
@@ -262,17 +277,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Masks one value if it can be what its key says.
-    fn value(&mut self, found: Found, target: Target, from: usize) -> Value {
+    /// Masks one value if it can be what its key says. Tells whether it did.
+    fn value(&mut self, found: Found, target: Target, from: usize) -> (Value, bool) {
         let value = value::at(self.bytes, from, target.extent);
         let content = self.part(value.start, value.end);
         self.spend(value.after.saturating_sub(from));
-        if target.fits(found, self, content) {
-            self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id));
-        } else {
-            self.unfit |= value.start < value.end;
-        }
-        value
+        let fits = target.fits(found, self, content);
+        self.unfit |= !fits && value.start < value.end;
+        (value, fits && self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id)))
     }
 
     /// Masks the value of a column.
@@ -291,10 +303,10 @@ impl<'a> Scan<'a> {
             self.encoded = super::view::starts_escape(self.bytes, at);
         }
         if text::is_wide_colon(self.bytes, at) {
-            if let Some(found) = self.key_before(at) {
-                self.keyed(found, at, at + 3);
-            }
-            return at + 3;
+            return match self.key_before(at) {
+                Some(found) => self.keyed(found, at, at + 3),
+                None => at + 3,
+            };
         }
         at + 1
     }
@@ -330,6 +342,9 @@ struct Target {
     min: u8,
 }
 
+/// A value of so many lower-case letters and nothing else is taken for a word.
+const LONGEST_WORD: usize = 16;
+
 impl Target {
     fn of(class: Class) -> Option<Self> {
         let (kind, min, extent) = match class {
@@ -358,7 +373,12 @@ impl Target {
             Class::Value(Kind::Username) if !scan.rules.policy.on(Kind::Username) => false,
             // The shell's working directory.
             Class::Value(Kind::Password) => !(value.starts_with(b"/") && scan.part(found.start, found.start + 3) == b"PWD"),
-            Class::Long(..) => value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count() >= usize::from(self.min),
+            Class::Long(..) => {
+                // `uplink::session: connected` tells what happened; what a machine made up is no word.
+                let word = value.len() <= LONGEST_WORD && value.iter().all(u8::is_ascii_lowercase);
+                let long = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count() >= usize::from(self.min);
+                long && (strict || !word)
+            }
             _ => true,
         }
     }

@@ -303,7 +303,7 @@ const NOTHING: [&[u8]; 13] =
 fn is_nothing(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'*' | b'-' | b'?' | b'.' | b' ' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'x' | b'X'))
         || value == b"%s"
-        || NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word))
+        || value.len() <= 9 && NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 /// Whether a value can be what its key says. Secrets are whatever stands there.
@@ -311,8 +311,22 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
     if is_nothing(value) {
         return false;
     }
-    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
+    match kind {
+        Kind::Email => value.contains(&b'@') || value.windows(3).any(|part| part == b"%40") || text::has_wide_at(value),
+        Kind::Name => value.iter().any(|byte| !byte.is_ascii_digit()) && !has_scheme(value),
+        Kind::Address => is_address(value),
+        Kind::Username | Kind::UserId | Kind::DeviceId => !value.is_empty(),
+        _ => counts_fit(kind, value),
+    }
+}
+
+/// Whether there are as many digits and letters as the kind has.
+fn counts_fit(kind: Kind, value: &[u8]) -> bool {
+    let (mut digits, mut letters) = (0, 0);
+    for byte in value {
+        digits += usize::from(byte.is_ascii_digit());
+        letters += usize::from(byte.is_ascii_alphabetic());
+    }
     match kind {
         Kind::Password => value.len() >= 2 || digits + letters > 0,
         Kind::ApiKey | Kind::Token | Kind::Cookie => digits + letters + value.iter().filter(|byte| **byte >= 0x80).count() >= 2,
@@ -324,9 +338,6 @@ pub(super) fn fits(kind: Kind, value: &[u8]) -> bool {
         Kind::NationalId => digits >= 5 && value.len() <= 40,
         Kind::Passport => digits >= 5 && value.len() <= 24,
         Kind::Phone => digits >= 5 && letters <= 6 && value.len() <= 64,
-        Kind::Email => value.contains(&b'@') || value.windows(3).any(|part| part == b"%40") || text::has_wide_at(value),
-        Kind::Name => digits < value.len() && !value.windows(3).any(|part| part == b"://"),
-        Kind::Address => is_address(value, digits),
         Kind::BirthDate => digits >= 4,
         Kind::Geo => digits >= 3 && value.contains(&b'.') && letters == 0,
         _ => !value.is_empty(),
@@ -341,19 +352,27 @@ pub(super) fn is_plain_name(value: &[u8]) -> bool {
         && (value.first().is_some_and(|byte| *byte >= 0x80 || byte.is_ascii_uppercase()) || value.contains(&b' '))
 }
 
-fn is_address(value: &[u8], digits: usize) -> bool {
-    let text_like = value.iter().any(|byte| *byte >= 0x80) || value.contains(&b' ') || value.contains(&b',');
-    let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic() || **byte >= 0x80).count();
-    let machine = value.windows(3).any(|part| part == b"://")
-        || value.starts_with(b"0x")
-        || value.starts_with(b"/")
-        || value.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'/' | b','));
-    !machine
-        && letters >= 2
-        && (text_like
-            || digits > 0
-                && value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+'))
-                && value.contains(&b'-') | value.contains(&b'+'))
+/// `https://` or such.
+fn has_scheme(value: &[u8]) -> bool {
+    text::find(value, b':').is_some_and(|colon| value.get(colon..).is_some_and(|rest| text::find_text(rest, b"://").is_some()))
+}
+
+fn is_address(value: &[u8]) -> bool {
+    let machine = || {
+        has_scheme(value)
+            || value.starts_with(b"0x")
+            || value.starts_with(b"/")
+            || value.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']' | b'/' | b','))
+    };
+    let worded = value.iter().any(|byte| *byte >= 0x80 || matches!(byte, b' ' | b','));
+    // `12-Main-Street`, `12+Main+Street`: as one word.
+    let joined = || {
+        value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+'))
+            && value.iter().any(u8::is_ascii_digit)
+            && value.iter().any(|byte| !byte.is_ascii_alphanumeric())
+    };
+    let letters = value.iter().filter(|byte| byte.is_ascii_alphabetic() || **byte >= 0x80).take(2).count();
+    letters == 2 && (worded || joined()) && !machine()
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@
 
 mod chunk;
 mod day;
+mod finder;
 mod frames;
 mod head;
 mod index;

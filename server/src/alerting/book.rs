@@ -273,7 +273,7 @@ impl Book {
 
 /// `for` and `keep_firing_for` of a rule; `None` for a recording rule.
 pub(super) fn holds(rule: &Rule) -> Option<rules::state::Holds> {
-    let ms = rules::evaluate::duration_ms;
+    let ms = shipwatch_common::time::duration_ms;
     match &rule.kind {
         Kind::Alert(alert) => Some(rules::state::Holds { hold_ms: ms(alert.hold), keep_firing_ms: ms(alert.keep_firing) }),
         Kind::Record(_) => None,

@@ -156,7 +156,7 @@ impl Alerts {
 
     /// Whether agents may not be back yet after the server's start.
     pub(super) fn in_grace(&self) -> bool {
-        let grace_ms = crate::rules::evaluate::duration_ms(self.config.startup_grace);
+        let grace_ms = shipwatch_common::time::duration_ms(self.config.startup_grace);
         (0..grace_ms).contains(&(self.parts.clock.now_ms() - self.started_at_ms))
     }
 
@@ -229,7 +229,7 @@ impl Alerts {
 
     /// Whether the same series were written less than an evaluation interval ago: hosts are looked at more often than that.
     fn is_written(&self, key: &str, series: &Elements, at_ms: UnixMs) -> bool {
-        let interval_ms = crate::rules::evaluate::duration_ms(self.config.interval);
+        let interval_ms = shipwatch_common::time::duration_ms(self.config.interval);
         let book = self.book();
         book.rule(key).and_then(|(group, at)| group.rules.get(at)).is_some_and(|rule| {
             let same = rule.previous.len() == series.len() && series.iter().all(|(labels, _)| rule.previous.contains(labels));

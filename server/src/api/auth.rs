@@ -16,7 +16,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use shipwatch_common::time::{UnixMs, now_ms};
+use shipwatch_common::time::{UnixMs, duration_ms, now_ms};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -269,7 +269,7 @@ pub async fn sign_in(
     };
     let token = random_secret("sws_").map_err(|error| ApiError::internal(error.to_string()))?;
     let life = state.config.session_life;
-    let expires = now.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+    let expires = now.saturating_add(duration_ms(life));
     state.store.add_session(secret_hash(&token), &grant.user, now, expires).await?;
     grant.expires_at_ms = Some(expires);
     let mut response = shown(&grant).into_response();

@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use shipwatch_common::{
     identity::EnrolmentToken,
     model::Labels,
-    time::{now_ms, parse_duration},
+    time::{duration_ms, now_ms, parse_duration},
 };
 use std::collections::BTreeMap;
 
 fn ttl_ms(text: &str) -> Result<i64, ApiError> {
     let ttl = parse_duration(text).map_err(|error| ApiError::bad_request(format!("`ttl`: {error}")))?;
-    let ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+    let ms = duration_ms(ttl);
     if !(1_000..=10 * 365 * 86_400_000).contains(&ms) {
         return Err(ApiError::bad_request("`ttl` must be between 1s and 10y"));
     }

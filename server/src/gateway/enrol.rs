@@ -5,7 +5,7 @@ use shipwatch_common::{
     identity::EnrolmentToken,
     model::AgentId,
     protocol::{EnrolAnswer, EnrolRequest},
-    time::now_ms,
+    time::{duration_ms, now_ms},
     transport::{self, Receiver, TransportError},
 };
 use std::{
@@ -55,7 +55,7 @@ fn clean_name(wish: &str) -> String {
 async fn enrol(request: &EnrolRequest, shared: &Arc<Shared>) -> Result<EnrolAnswer, String> {
     let now = now_ms();
     let life = shared.config.certificate_life;
-    let expires = now.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+    let expires = now.saturating_add(duration_ms(life));
     let agent = AgentId(*uuid::Uuid::now_v7().as_bytes());
     // Signed before the token is used up: a request that cannot be signed costs no use.
     let chain = shared.authority.issue_agent(agent, &request.csr_der, now, life).map_err(|error| error.to_string())?;

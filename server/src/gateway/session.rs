@@ -8,7 +8,7 @@ use shipwatch_common::{
         AgentMessage, Hello, Lane, LaneMark, LaneMessage, LaneOpen, OLDEST_VERSION, ServerMessage, SnapshotDecoder, VERSION, Welcome,
         decode, message::LaneBody,
     },
-    time::now_ms,
+    time::{duration_ms, now_ms},
     transport::{self, CLOSE_REFUSED, Receiver, TransportError},
 };
 use std::{
@@ -161,7 +161,7 @@ impl Session {
 
     async fn renew(&self, csr_der: &[u8], now: i64) {
         let life = self.shared.config.certificate_life;
-        let expires = now.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+        let expires = now.saturating_add(duration_ms(life));
         match self.shared.authority.issue_agent(self.host.id, csr_der, now, life) {
             Ok(chain) => {
                 if let Err(error) = self.shared.store.host_renewed(self.host.id, expires).await {

@@ -44,7 +44,7 @@ pub struct Policy {
 
 impl From<&Route> for Policy {
     fn from(route: &Route) -> Self {
-        let ms = crate::rules::evaluate::duration_ms;
+        let ms = shipwatch_common::time::duration_ms;
         Self {
             group_by: route.group_by.clone(),
             wait_ms: ms(route.group_wait),

@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError, alerts::DeliveryRow};
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
     backoff::{Backoff, random_unit},
-    time::{UnixMs, format_duration},
+    time::{UnixMs, duration_ms, format_duration},
 };
 use std::{
     collections::VecDeque,
@@ -157,7 +157,7 @@ impl Delivery {
         }
         self.state = state;
         self.last_error = Some(reason);
-        self.next_attempt_ms = Some(now_ms.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)));
+        self.next_attempt_ms = Some(now_ms.saturating_add(duration_ms(pause)));
     }
 }
 
@@ -257,7 +257,7 @@ impl Worker {
         self.quota(|quota| quota.recent.push_back(now_ms));
         let outcome = self.channel.send(message, now_ms).await;
         if let Outcome::Throttled { after, .. } = &outcome {
-            let after_ms = i64::try_from(after.as_millis()).unwrap_or(0);
+            let after_ms = duration_ms(*after);
             self.quota(|quota| quota.closed_until_ms = now_ms + after_ms);
         }
         outcome

@@ -9,13 +9,12 @@ use super::{
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
     model::{Labels, Sample, metric::STALE_NAN_BITS},
-    time::UnixMs,
+    time::{UnixMs, duration_ms},
 };
 use shipwatch_series::promql::Query;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 /// Most alerts that one rule may have, whatever its group's limit says.
@@ -93,12 +92,6 @@ pub fn ask(group: &Group, rule: &Rule, at_ms: UnixMs, outside: &Outside<'_>) -> 
 #[must_use]
 pub fn query_time(group: &Group, at_ms: UnixMs) -> UnixMs {
     at_ms - duration_ms(group.query_offset)
-}
-
-/// Milliseconds of a duration.
-#[must_use]
-pub fn duration_ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn record(group: &Group, rule: &Rule, name: &str, elements: Elements) -> Result<Elements, String> {

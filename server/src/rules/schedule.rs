@@ -15,7 +15,7 @@ impl Schedule {
     /// Of a group.
     #[must_use]
     pub fn of(group: &Group) -> Self {
-        let interval_ms = super::evaluate::duration_ms(group.interval).max(1);
+        let interval_ms = shipwatch_common::time::duration_ms(group.interval).max(1);
         let bytes = group.file.bytes().chain([0]).chain(group.name.bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self { interval_ms, offset_ms: i64::try_from(hash % interval_ms.unsigned_abs()).unwrap_or(0) }

@@ -11,6 +11,7 @@
 
 use super::{
     chunk::{self, Columns},
+    finder::{Finder, LabelsOf},
     index::Postings,
 };
 use shipwatch_common::model::Labels;
@@ -215,12 +216,42 @@ struct Entry {
     part: Part,
 }
 
+/// By their numbers; a number that is free has none.
+#[derive(Debug, Default)]
+struct Entries(Vec<Option<Entry>>);
+
+impl Entries {
+    fn get(&self, slot: u32) -> Option<&Entry> {
+        self.0.get(slot as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.0.get_mut(slot as usize)?.as_mut()
+    }
+}
+
+impl LabelsOf for Entries {
+    fn labels_of(&self, series: u32) -> Option<&Arc<Labels>> {
+        Some(&self.get(series)?.labels)
+    }
+}
+
+/// A series that was looked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) slot: u32,
+    /// Its stored id.
+    pub(crate) id: i64,
+    /// Whether the head holds the very labels that were asked for.
+    pub(crate) shared: bool,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    entries: Vec<Option<Entry>>,
+    entries: Entries,
     free: Vec<u32>,
-    by_labels: HashMap<Arc<Labels>, u32>,
+    finder: Finder,
     pub(crate) postings: Postings,
     generations: Vec<Arc<Generation>>,
     /// Of the newest generation.
@@ -229,17 +260,26 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn series_count(&self) -> usize {
-        self.by_labels.len()
+        self.finder.count()
     }
 
-    /// Number and stored id of a series.
-    pub(crate) fn find(&self, labels: &Labels) -> Option<(u32, i64)> {
-        let slot = *self.by_labels.get(labels)?;
-        Some((slot, self.entry(slot)?.id))
+    /// The series with these labels: by their address, or by what they say.
+    pub(crate) fn find(&self, labels: &Arc<Labels>) -> Option<Found> {
+        let known = self.finder.shared(labels, &self.entries);
+        let slot = known.or_else(|| self.finder.equal(labels, &self.entries))?;
+        Some(Found { slot, id: self.entries.get(slot)?.id, shared: known.is_some() })
     }
 
-    fn entry(&self, slot: u32) -> Option<&Entry> {
-        self.entries.get(slot as usize)?.as_ref()
+    /// Holds the sender's labels in place of its own equal ones, so that they are found by their address from now on and are in
+    /// memory once.
+    pub(crate) fn share(&mut self, slot: u32, labels: Arc<Labels>) {
+        let Some(entry) = self.entries.get_mut(slot) else { return };
+        if Arc::ptr_eq(&entry.labels, &labels) || entry.labels != labels {
+            return;
+        }
+        let old = std::mem::replace(&mut entry.labels, labels);
+        self.finder.remove_address(slot, &old);
+        self.finder.add_address(slot, &self.entries);
     }
 
     /// Adds a series that is not there yet.
@@ -247,21 +287,21 @@ impl Head {
         let entry = Some(Entry { id, labels: labels.clone(), part: Part::default() });
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.entries[slot as usize] = entry;
+                self.entries.0[slot as usize] = entry;
                 slot
             }
             None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as u32
+                self.entries.0.push(entry);
+                (self.entries.0.len() - 1) as u32
             }
         };
         self.postings.add(slot, &labels);
-        self.by_labels.insert(labels, slot);
+        self.finder.add(slot, &self.entries);
         slot
     }
 
     pub(crate) fn push(&mut self, slot: u32, ts: i64, value: f64) {
-        if let Some(Some(entry)) = self.entries.get_mut(slot as usize) {
+        if let Some(entry) = self.entries.get_mut(slot) {
             entry.part.push(ts, value);
         }
     }
@@ -273,7 +313,7 @@ impl Head {
         let cutoff = if self.generations.is_empty() { cutoff } else { cutoff.max(self.cutoff) };
         self.cutoff = cutoff;
         let mut series = HashMap::new();
-        for (slot, entry) in self.entries.iter_mut().enumerate() {
+        for (slot, entry) in self.entries.0.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
             let old = entry.part.split_before(cutoff);
             if !old.is_empty() {
@@ -293,7 +333,7 @@ impl Head {
 
     /// Series without a live sample: number and stored id.
     pub(crate) fn idle(&self) -> Vec<(u32, i64)> {
-        let slots = self.entries.iter().enumerate();
+        let slots = self.entries.0.iter().enumerate();
         slots.filter_map(|(slot, entry)| entry.as_ref().filter(|e| e.part.is_empty()).map(|e| (slot as u32, e.id))).collect()
     }
 
@@ -303,8 +343,8 @@ impl Head {
         let dead: HashSet<u32> = idle.iter().map(|(slot, _)| *slot).collect();
         let mut gone = Vec::with_capacity(dead.len());
         for slot in &dead {
-            if let Some(entry) = self.entries.get_mut(*slot as usize).and_then(Option::take) {
-                self.by_labels.remove(&entry.labels);
+            if let Some(entry) = self.entries.0.get_mut(*slot as usize).and_then(Option::take) {
+                self.finder.remove(*slot, &entry.labels);
                 self.free.push(*slot);
                 gone.push(entry.labels);
             }
@@ -314,7 +354,7 @@ impl Head {
 
     /// What a series may have in `[t0, t1]`, oldest generation first.
     pub(crate) fn pieces(&self, slot: u32, t0: i64, t1: i64) -> Option<(Arc<Labels>, Vec<Piece>)> {
-        let entry = self.entry(slot)?;
+        let entry = self.entries.get(slot)?;
         let mut out = Vec::new();
         for generation in &self.generations {
             if let Some((_, part)) = generation.series.get(&slot) {
@@ -327,7 +367,7 @@ impl Head {
 
     /// Labels of a series that has something in `[t0, t1]`.
     pub(crate) fn labels_in(&self, slot: u32, t0: i64, t1: i64) -> Option<&Arc<Labels>> {
-        let entry = self.entry(slot)?;
+        let entry = self.entries.get(slot)?;
         let sealing = || self.generations.iter().filter_map(|generation| generation.series.get(&slot));
         (entry.part.overlaps(t0, t1) || sealing().any(|(_, part)| part.overlaps(t0, t1))).then_some(&entry.labels)
     }
@@ -383,6 +423,33 @@ mod tests {
         head.end_seal(&idle);
         assert_eq!((head.series_count(), head.find(&labels("x"))), (1, None));
         assert_eq!(head.add_series(3, labels("z")), x);
-        assert_eq!(head.find(&labels("z")), Some((x, 3)));
+        assert_eq!(head.find(&labels("z")), Some(Found { slot: x, id: 3, shared: false }));
+    }
+
+    #[test]
+    fn labels_that_a_sender_keeps_are_found_by_their_address_as_long_as_their_series_is_there() {
+        let mut head = Head::default();
+        let labels = |value: usize| Arc::new(Labels::new([("a", value.to_string())]).unwrap());
+        let held: Vec<_> = (0..100).map(labels).collect();
+        for (at, labels) in held.iter().enumerate() {
+            head.add_series(at as i64, labels.clone());
+        }
+        let again: Vec<_> = (0..100).map(labels).collect();
+        for (slot, (first, second)) in (0u32..).zip(held.iter().zip(&again)) {
+            let found = |shared| Some(Found { slot, id: slot.into(), shared });
+            assert_eq!((head.find(first), head.find(second)), (found(true), found(false)));
+            // What the head is asked to share must be equal.
+            head.share(slot, labels(1_000));
+            head.share(slot, second.clone());
+            assert_eq!((head.find(first), head.find(second)), (found(false), found(true)));
+        }
+        // The head has let go of the first copies: only this test has them.
+        assert!(held.iter().all(|labels| Arc::strong_count(labels) == 1));
+        let idle = head.idle();
+        head.end_seal(&idle[..50]);
+        let is_found = |labels: &Arc<Labels>| head.find(labels).is_some_and(|found| found.shared);
+        assert!(again[..50].iter().all(|labels| head.find(labels).is_none() && Arc::strong_count(labels) == 1));
+        assert!(again[50..].iter().all(is_found));
+        assert_eq!(head.series_count(), 50);
     }
 }

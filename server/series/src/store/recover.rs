@@ -131,8 +131,9 @@ fn load_series(connection: &Connection, head: &mut Head, report: &mut OpenReport
         match frames::decode_labels(row.get_ref(1)?.as_blob()?) {
             // Twice the same labels would be two series with one name; the first one takes both.
             Ok(labels) => {
-                let slot = head.find(&labels).map(|(slot, _)| slot);
-                slots.insert(id, slot.unwrap_or_else(|| head.add_series(id, Arc::new(labels))));
+                let labels = Arc::new(labels);
+                let slot = head.find(&labels).map(|found| found.slot);
+                slots.insert(id, slot.unwrap_or_else(|| head.add_series(id, labels)));
             }
             Err(reason) => {
                 report.series_lost += 1;

@@ -88,6 +88,8 @@ struct Plan {
     samples: Vec<(Target, i64, f64)>,
     new_series: Vec<Arc<Labels>>,
     new_by_labels: HashMap<Arc<Labels>, usize>,
+    /// Labels that a sender keeps, of series that the head knows under other copies.
+    shared: Vec<(u32, Arc<Labels>)>,
     marks: HashMap<String, u64>,
     duplicates: u64,
     refused: Refused,
@@ -199,8 +201,12 @@ impl Writer {
     }
 
     fn target(plan: &mut Plan, head: &Head, labels: Arc<Labels>, max_series: u32) -> Option<Target> {
-        if let Some((slot, id)) = head.find(&labels) {
-            return Some(Target::Known { slot, id });
+        if let Some(found) = head.find(&labels) {
+            // Somebody else holds them as well: they will come again.
+            if !found.shared && Arc::strong_count(&labels) > 1 {
+                plan.shared.push((found.slot, labels));
+            }
+            return Some(Target::Known { slot: found.slot, id: found.id });
         }
         if let Some(at) = plan.new_by_labels.get(&labels) {
             return Some(Target::New(*at));
@@ -265,6 +271,9 @@ impl Writer {
         self.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(plan.marks);
         let mut head = write_lock(&self.head);
         let slots: Vec<u32> = plan.new_series.into_iter().zip(ids).map(|(labels, id)| head.add_series(*id, labels)).collect();
+        for (slot, labels) in plan.shared {
+            head.share(slot, labels);
+        }
         for (target, ts, value) in plan.samples {
             let slot = match target {
                 Target::Known { slot, .. } => slot,

@@ -9,7 +9,7 @@ use crate::{
     output::{Out, ago},
 };
 use serde_json::Value;
-use shipwatch_common::time::{now_ms, now_ns, parse_duration};
+use shipwatch_common::time::{duration_ms, now_ms, now_ns, parse_duration};
 
 const API: &str = "/shipwatch/api/v1";
 
@@ -87,7 +87,7 @@ pub(crate) async fn query(client: &Client, out: &mut Out, args: &QueryArgs) -> R
     let answer = if let Some(range) = &args.range {
         let range = parse_duration(range).map_err(CliError::Usage)?;
         let end = now_ms();
-        let start = end - i64::try_from(range.as_millis()).unwrap_or(0);
+        let start = end - duration_ms(range);
         let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
         client
             .get("/api/v1/query_range", &[("query", &args.query), ("start", &seconds(start)), ("end", &seconds(end)), ("step", &args.step)])

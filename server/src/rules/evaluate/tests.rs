@@ -5,6 +5,7 @@ use shipwatch_series::{
     MemSource,
     promql::{EvalOptions, Value},
 };
+use std::time::Duration;
 
 const MINUTE: i64 = 60_000;
 

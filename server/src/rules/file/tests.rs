@@ -69,7 +69,7 @@ groups:
     let told = parse("r.yml", text, DEFAULTS).unwrap_err();
     for expected in [
         "r.yml:4: `intervall` is not known here; did you mean `interval`?",
-        r#"r.yml:7: group "a": rule "One": expr: invalid query"#,
+        r#"r.yml:7: group "a": rule "One": expr: parse error"#,
         "r.yml:8: group \"a\": rule 1: `fro` is not known here; did you mean `for`?",
         r#"r.yml:9: group "a": rule "two": only one of `record` and `alert`"#,
         r#"r.yml:12: group "a": rule "bad-name": "bad-name" is no name of a metric"#,
