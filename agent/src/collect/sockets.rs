@@ -1,11 +1,13 @@
 //! TCP connections by state and queued bytes of UDP, by way of the kernel's `inet_diag` over netlink.
 //!
-//! Text of `/proc/net/tcp` costs some ten times as much for each socket, so it is read only where the kernel has no
-//! `inet_diag`. Nothing here grows with the number of sockets: both ways count while they read.
+//! `/proc/net/tcp` is read only where the kernel has no `inet_diag`. Nothing here grows with the number of sockets: both ways
+//! count while they read.
 //!
 //! # Invariants
 //! - An answer that stops for [`SILENCE`], or more sockets than [`MAX_SOCKETS`], is an error and no series: a part of the
 //!   sockets would look like all of them.
+//! - Where counting TCP takes long, the last figures are told again instead: it costs one part in [`SHARE`] of a processor, as
+//!   long as none is older than [`OLDEST`].
 
 use super::{Batch, Collector};
 use rustix::net::{
@@ -17,10 +19,12 @@ use std::{
     io::{self, BufRead, BufReader},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SILENCE: Duration = Duration::from_millis(500);
+const SHARE: u32 = 2_000;
+const OLDEST: Duration = Duration::from_secs(60);
 /// About a second of the kernel's work, on hosts that have other worries.
 const MAX_SOCKETS: u32 = 1_000_000;
 
@@ -183,12 +187,33 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Connections by state.
-pub(crate) struct TcpStat(Source);
+pub(crate) struct TcpStat {
+    source: Source,
+    /// What was counted last, and until when it will do.
+    last: Option<([Option<Counts>; 2], Instant)>,
+}
 
 impl TcpStat {
     pub(crate) fn new(proc: &Path) -> Self {
-        Self(Source::new(proc))
+        Self { source: Source::new(proc), last: None }
     }
+
+    fn counts(&mut self, now: Instant) -> io::Result<[Option<Counts>; 2]> {
+        if let Some((counts, until)) = &self.last
+            && now < *until
+        {
+            return Ok(*counts);
+        }
+        self.last = None;
+        let counts = [self.source.count(INET, TCP)?, self.source.count(INET6, TCP)?];
+        self.last = Some((counts, now + pause(now.elapsed())));
+        Ok(counts)
+    }
+}
+
+/// How long figures do that took `cost` to count. Cheap ones are counted in every tick.
+fn pause(cost: Duration) -> Duration {
+    cost.saturating_mul(SHARE).min(OLDEST)
 }
 
 impl Collector for TcpStat {
@@ -197,7 +222,7 @@ impl Collector for TcpStat {
     }
 
     fn collect(&mut self, out: &mut Batch<'_>) -> io::Result<()> {
-        let both = [self.0.count(INET, TCP)?, self.0.count(INET6, TCP)?];
+        let both = self.counts(Instant::now())?;
         if both == [None, None] {
             return Ok(());
         }
@@ -243,8 +268,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     #[test]
-    fn netlink_and_text_count_the_same_sockets() {
-        // Sockets of other tests come and go, so both are asked until they agree on a moment that holds all of ours.
+    fn netlink_and_text_see_our_sockets() {
+        // Sockets of other tests come and go, so both must hold ours at least.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
@@ -268,6 +293,18 @@ mod tests {
         let counts = read_text(&dir.path().join("tcp")).unwrap().unwrap();
         assert_eq!((counts.by_state[8], counts.rx_bytes, counts.tx_bytes), (2, 32.0, 20.0));
         assert_eq!(read_text(&dir.path().join("none")).unwrap(), None);
+    }
+
+    #[test]
+    fn figures_that_cost_much_are_told_again() {
+        assert_eq!(pause(Duration::from_millis(5)), Duration::from_secs(10));
+        assert_eq!(pause(Duration::from_secs(1)), OLDEST);
+        let dir = tempfile::tempdir().unwrap();
+        let mut stat = TcpStat::new(dir.path());
+        let (now, old) = (Instant::now(), [Some(Counts { sockets: 7, ..Counts::default() }), None]);
+        stat.last = Some((old, now + Duration::from_secs(9)));
+        assert_eq!(stat.counts(now).unwrap(), old);
+        assert_eq!(stat.counts(now + Duration::from_secs(9)).unwrap(), [None, None]);
     }
 
     #[test]
