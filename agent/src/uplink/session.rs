@@ -152,7 +152,7 @@ async fn goodbye(
     }
     transport::send(&mut to, &AgentMessage::Goodbye { reason: "the agent was stopped".to_owned() }).await?;
     let _already_closed = to.finish();
-    let _server_is_slow = tokio::time::timeout(Duration::from_secs(1), to.stopped()).await;
+    let _server_is_slow = tokio::time::timeout(FLUSH_TIMEOUT, to.stopped()).await;
     Ok(())
 }
 
