@@ -202,7 +202,8 @@ fn sick_host() -> MemSource {
     for name in ["cpu_waiting", "memory_stalled", "io_stalled"] {
         put(&format!("node_pressure_{name}_seconds_total"), &[], &|minute| minute * 50.0);
     }
-    put("node_systemd_unit_state", &[("name", "nginx.service"), ("state", "failed")], &|_| 1.0);
+    put("shipwatch_unit_start_time_seconds", &[("name", "nginx.service")], &|minute| (minute / 4.0).floor() * 240.0);
+    put("shipwatch_unit_start_time_seconds", &[("name", "ssh.service")], &|_| 60.0);
     put("shipwatch_agent_spool_dropped_records_total", &[("lane", "logs")], &|minute| minute);
     put("shipwatch_agent_spool_damaged_bytes_total", &[("lane", "logs")], &|_| 0.0);
     put("shipwatch_agent_tail_lost_bytes_total", &[], &|minute| minute);
