@@ -152,7 +152,9 @@ async fn goodbye(
     }
     transport::send(&mut to, &AgentMessage::Goodbye { reason: "the agent was stopped".to_owned() }).await?;
     let _already_closed = to.finish();
-    let _server_is_slow = tokio::time::timeout(FLUSH_TIMEOUT, to.stopped()).await;
+    // The server closes once it has noted the goodbye. Closing first could make it miss what it has received but not yet read,
+    // and take a stopped agent for a lost one.
+    let _server_is_slow = tokio::time::timeout(FLUSH_TIMEOUT, connection.closed()).await;
     Ok(())
 }
 

@@ -45,6 +45,8 @@ pub(super) async fn serve(connection: quinn::Connection, host: Host, shared: &Ar
             other => debug!(host = %name, error = %other, "session"),
         }
     }
+    // Also the answer to a goodbye: the agent waits for it.
+    connection.close(0u32.into(), b"bye");
     shared.changed.host(&id.to_string());
 }
 
@@ -146,6 +148,7 @@ impl Session {
                         warn!(host = %self.host.name, %error, "could not note the goodbye");
                     }
                     self.shared.changed.host(&self.host.id.to_string());
+                    return Ok(());
                 }
                 AgentMessage::Refused { what } => {
                     warn!(host = %self.host.name, %what, "the agent refused a message of this server");
