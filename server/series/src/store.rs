@@ -85,8 +85,8 @@ pub struct Append {
     pub source: String,
     /// Grows with every batch of the source; ignored without a source.
     pub seq: u64,
-    /// The samples.
-    pub samples: Vec<Sample>,
+    /// The samples; shared with the sender, who keeps them until they are stored.
+    pub samples: Arc<Vec<Sample>>,
 }
 
 /// What became of a batch. Both are final: the sender may forget it.
