@@ -271,6 +271,6 @@ mod tests {
         let is_found = |labels: &Arc<Labels>| head.find(labels).is_some_and(|found| found.shared);
         assert!(again[..50].iter().all(|labels| head.find(labels).is_none() && Arc::strong_count(labels) == 1));
         assert!(again[50..].iter().all(is_found));
-        assert_eq!(head.series_count(), 50);
+        assert_eq!((head.series_count(), head.finder.sizes()), (50, [50, 50]));
     }
 }

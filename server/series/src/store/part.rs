@@ -202,3 +202,29 @@ impl Late {
         (!old.is_empty()).then_some(Self { sorted: old.len(), samples: old })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_tail_takes_nothing_in_between_and_becomes_a_block() {
+        let (mut part, mut pieces) = (Part::default(), Vec::new());
+        (0..480).for_each(|at| part.push(at * 1_000, 1.0));
+        // In the tail's time, twice: the later one wins.
+        part.push(10_500, 2.0);
+        part.push(479_000, 3.0);
+        part.push(479_000, 1.0);
+        part.push(480_000, 4.0);
+        part.pieces(i64::MIN, i64::MAX, &mut pieces);
+        let shown: Vec<_> = pieces.iter().map(|piece| (std::mem::discriminant(piece), piece.count())).collect();
+        let kinds = [Piece::Block(part.blocks[0].clone()), Piece::Tail(Tail::default()), Piece::Plain(Vec::new())];
+        let expected: Vec<_> = kinds.iter().map(std::mem::discriminant).zip([480, 1, 3]).collect();
+        assert_eq!(shown, expected);
+        let (ts, values) = merge(&pieces, 10_000, i64::MAX, &mut |reason| panic!("{reason}"));
+        assert_eq!((&ts[..3], &values[..3], ts.len()), (&[10_000, 10_500, 11_000][..], &[1.0, 2.0, 1.0][..], 472));
+        assert_eq!((&ts[470..], &values[470..]), (&[479_000, 480_000][..], &[1.0, 4.0][..]));
+        // A reader of a few samples holds memory for a few.
+        assert!(merge(&pieces[..1], 0, 0, &mut |_| {}).0.capacity() < 10);
+    }
+}
