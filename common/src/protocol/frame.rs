@@ -7,6 +7,7 @@
 //! Numbers are big-endian. `kind` tells the message's type, so that a stream opened for the wrong purpose is told apart.
 
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::RefCell;
 
 /// Most bytes of a frame's body on the wire.
 pub const MAX_WIRE_BYTES: usize = 4 << 20;
@@ -79,6 +80,20 @@ fn to_u32(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
+thread_local! {
+    /// What zstd works in: making it anew costs more than most frames.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn decompress(body: &[u8], raw: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let mut decompressor = kept.take().map_or_else(zstd::bulk::Decompressor::new, Ok)?;
+        let plain = decompressor.decompress(body, raw);
+        *kept = Some(decompressor);
+        plain
+    })
+}
+
 /// Takes frames out of a stream's bytes, however they are cut.
 #[derive(Debug, Default)]
 pub struct FrameReader {
@@ -118,7 +133,7 @@ impl FrameReader {
             return Err(FrameError::Kind { found: kind, expected: M::KIND });
         }
         let Some(body) = body.get(..wire) else { return Ok(None) };
-        let plain = zstd::bulk::decompress(body, raw).map_err(|error| FrameError::Decode(error.to_string()))?;
+        let plain = decompress(body, raw).map_err(|error| FrameError::Decode(error.to_string()))?;
         if plain.len() != raw {
             return Err(FrameError::Decode(format!("{} bytes where {raw} were announced", plain.len())));
         }

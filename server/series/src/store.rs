@@ -39,9 +39,11 @@ mod finder;
 mod frames;
 mod head;
 mod index;
+mod part;
 mod query;
 mod recover;
 mod sqlite;
+mod tail;
 mod varint;
 mod writer;
 
@@ -49,7 +51,8 @@ pub use recover::{Moved, OpenReport};
 
 use crate::{config::Config, error::Error};
 use day::{DAY_MS, DayReader};
-use head::{Generation, Head, Piece};
+use head::{Generation, Head};
+use part::Piece;
 use shipwatch_common::{
     model::{Labels, Sample},
     time::UnixMs,
@@ -82,8 +85,8 @@ pub struct Append {
     pub source: String,
     /// Grows with every batch of the source; ignored without a source.
     pub seq: u64,
-    /// The samples.
-    pub samples: Vec<Sample>,
+    /// The samples; shared with the sender, who keeps them until they are stored.
+    pub samples: Arc<Vec<Sample>>,
 }
 
 /// What became of a batch. Both are final: the sender may forget it.
@@ -401,6 +404,7 @@ fn days_of(generations: &[Arc<Generation>]) -> BTreeSet<i64> {
         for piece in pieces.drain(..) {
             match piece {
                 Piece::Block(block) => days.extend([day::day_of(block.t0)]),
+                Piece::Tail(tail) => days.extend(tail.range().map(|(t0, _)| day::day_of(t0))),
                 Piece::Plain(samples) => days.extend(samples.iter().map(|(ts, _)| day::day_of(*ts))),
             }
         }

@@ -176,7 +176,7 @@ impl Alerts {
             return Ok(());
         }
         let (engine, now_ms) = (Arc::clone(&self.parts.series), self.parts.clock.now_ms());
-        let append = vec![Append { source: String::new(), seq: 0, samples }];
+        let append = vec![Append { source: String::new(), seq: 0, samples: samples.into() }];
         let written = tokio::task::spawn_blocking(move || engine.append_at(now_ms, append));
         written.await.map_err(|error| error.to_string())?.map(drop).map_err(|error| error.to_string())
     }

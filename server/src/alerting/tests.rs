@@ -80,7 +80,7 @@ impl World {
     fn sample(&self, name: &str, ms: UnixMs, value: f64) {
         let labels = Arc::new(Labels::new([(Labels::NAME, name), ("instance", "web-1")]).unwrap());
         let samples = vec![Sample { labels, ts_ms: ms, value }];
-        self.alerts().parts.series.append_at(ms, vec![Append { samples, ..Append::default() }]).unwrap();
+        self.alerts().parts.series.append_at(ms, vec![Append { samples: samples.into(), ..Append::default() }]).unwrap();
     }
 
     /// One evaluation of every group of the files, then the messages that are due.
@@ -234,7 +234,7 @@ async fn a_failing_evaluation_resolves_nothing_and_says_why() {
     for (name, extra) in [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")] {
         let labels = Arc::new(Labels::new([(Labels::NAME, name), ("x", extra)]).unwrap());
         let samples = vec![Sample { labels, ts_ms: NOW + 10 * S, value: 1.0 }];
-        world.alerts().parts.series.append_at(NOW + 10 * S, vec![Append { samples, ..Append::default() }]).unwrap();
+        world.alerts().parts.series.append_at(NOW + 10 * S, vec![Append { samples: samples.into(), ..Append::default() }]).unwrap();
     }
     world.turn(NOW + 10 * S).await;
     assert_eq!(world.states(), ["A firing"]);

@@ -227,6 +227,7 @@ impl Session {
         let source = self.source(lane, generation);
         loop {
             let outcome = match lane {
+                // Samples are shared, not copied.
                 Lane::Metrics => ingest.metrics(batch.metrics.clone()).await,
                 Lane::Logs => ingest.logs(batch.logs.clone()).await,
                 Lane::Events => ingest.events(&source, self.host.id, batch.events.clone()).await,
@@ -299,8 +300,8 @@ impl LaneDecoder<'_> {
                     })
                     .collect::<Result<Vec<_>, _>>()?;
                 let values = self.dictionary.decode(announced, &body)?;
-                let samples = values.into_iter().map(|(labels, value)| Sample { labels, ts_ms, value }).collect();
-                batch.metrics.push(shipwatch_series::Append { source, seq, samples });
+                let samples = values.into_iter().map(|(labels, value)| Sample { labels, ts_ms, value }).collect::<Vec<_>>();
+                batch.metrics.push(shipwatch_series::Append { source, seq, samples: samples.into() });
             }
             (Lane::Logs, LaneBody::Logs(bytes)) => {
                 let mut lines: LogBatch = decode(&bytes)?;

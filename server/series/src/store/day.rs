@@ -11,8 +11,8 @@
 
 use super::{
     chunk::{self, Columns, WINDOW_MS},
-    head::{Block, Piece, merge},
     index::{Lookup, union},
+    part::{Block, Piece, merge},
     sqlite::{self, Mode},
     varint::{Reader, put},
 };

@@ -38,6 +38,12 @@ impl Finder {
         self.by_labels.len()
     }
 
+    /// Series in each of the tables.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 2] {
+        [self.by_labels.len(), self.by_address.len()]
+    }
+
     /// The series whose labels the head shares with the sender.
     pub(crate) fn shared(&self, labels: &Arc<Labels>, of: &impl LabelsOf) -> Option<u32> {
         let same = |series: &u32| of.labels_of(*series).is_some_and(|held| Arc::ptr_eq(held, labels));

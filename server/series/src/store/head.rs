@@ -1,205 +1,23 @@
 //! Samples in memory that no day file has yet, with an index of their labels.
 //!
-//! A series has compressed blocks, an open tail behind them, and late samples that came out of order. Sealing takes the
-//! samples before a time out as a [`Generation`], which is never changed and stays readable until its day files hold it.
+//! Sealing takes the samples before a time out as a [`Generation`], which is never changed and stays readable until its day
+//! files hold it.
 //!
 //! # Invariants
-//! - Of two samples of a series with the same time the one written last wins: late over blocks, newer generations over older,
-//!   the live part over all generations.
-//! - A block never crosses a window; blocks and tail grow in time; late samples are before the tail.
+//! - Of two samples of a series with the same time the one written last wins: newer generations over older, the live part
+//!   over all generations.
 //! - Only the writer changes the head, after its commit, so the head never has what a crash would lose.
 
 use super::{
-    chunk::{self, Columns},
     finder::{Finder, LabelsOf},
     index::Postings,
+    part::{Part, Piece},
 };
 use shipwatch_common::model::Labels;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-
-/// Samples in a block: enough for a good ratio, few enough for a cheap read of the newest samples.
-const BLOCK_SAMPLES: usize = 120;
-
-/// Late samples are put in order each time they have doubled past this.
-const LATE_SAMPLES: usize = 1_024;
-
-/// Compressed samples.
-#[derive(Clone, Debug)]
-pub(crate) struct Block {
-    pub(crate) t0: i64,
-    pub(crate) t1: i64,
-    pub(crate) count: u32,
-    pub(crate) body: Arc<[u8]>,
-}
-
-/// Samples in some form, for a reader to put together. Later pieces win.
-#[derive(Clone, Debug)]
-pub(crate) enum Piece {
-    Block(Block),
-    /// Samples in the order of writing.
-    Plain(Vec<(i64, f64)>),
-}
-
-impl Piece {
-    pub(crate) fn count(&self) -> u64 {
-        match self {
-            Self::Block(block) => block.count.into(),
-            Self::Plain(samples) => samples.len() as u64,
-        }
-    }
-}
-
-/// Puts pieces together in `[t0, t1]`; of equal times the later piece wins. `damaged` is told of blocks that cannot be read.
-pub(crate) fn merge(pieces: &[Piece], t0: i64, t1: i64, damaged: &mut dyn FnMut(&'static str)) -> Columns {
-    let count = pieces.iter().map(|piece| piece.count() as usize).sum();
-    let (mut ts, mut values): Columns = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let mut in_order = true;
-    let mut push = |at: i64, value: f64| {
-        if (t0..=t1).contains(&at) {
-            in_order &= ts.last().is_none_or(|last| *last < at);
-            ts.push(at);
-            values.push(value);
-        }
-    };
-    for piece in pieces {
-        match piece {
-            Piece::Plain(samples) => samples.iter().for_each(|(at, value)| push(*at, *value)),
-            Piece::Block(block) => match chunk::decode(&block.body) {
-                Ok((ts, values)) => ts.iter().zip(&values).for_each(|(at, value)| push(*at, *value)),
-                Err(reason) => damaged(reason),
-            },
-        }
-    }
-    if in_order {
-        return (ts, values);
-    }
-    let mut order: Vec<u32> = (0..ts.len() as u32).collect();
-    order.sort_by_key(|at| ts[*at as usize]);
-    let (mut sorted, mut their_values): Columns = (Vec::with_capacity(ts.len()), Vec::with_capacity(ts.len()));
-    for at in order {
-        let (at, value) = (ts[at as usize], values[at as usize]);
-        match (sorted.last(), their_values.last_mut()) {
-            (Some(last), Some(slot)) if *last == at => *slot = value,
-            _ => {
-                sorted.push(at);
-                their_values.push(value);
-            }
-        }
-    }
-    (sorted, their_values)
-}
-
-/// The samples of one series.
-#[derive(Clone, Debug)]
-pub(crate) struct Part {
-    blocks: Vec<Block>,
-    tail_ts: Vec<i64>,
-    tail_values: Vec<f64>,
-    late: Vec<(i64, f64)>,
-    late_sorted: usize,
-    last_ts: i64,
-}
-
-impl Default for Part {
-    fn default() -> Self {
-        Self { blocks: Vec::new(), tail_ts: Vec::new(), tail_values: Vec::new(), late: Vec::new(), late_sorted: 0, last_ts: i64::MIN }
-    }
-}
-
-impl Part {
-    fn push(&mut self, ts: i64, value: f64) {
-        if ts > self.last_ts || self.is_empty() {
-            let window_ends = self.tail_ts.last().is_some_and(|last| chunk::window_of(*last) != chunk::window_of(ts));
-            if window_ends || self.tail_ts.len() >= BLOCK_SAMPLES {
-                self.close_tail();
-            }
-            self.tail_ts.push(ts);
-            self.tail_values.push(value);
-            self.last_ts = ts;
-        } else if self.tail_ts.first().is_some_and(|first| ts >= *first) {
-            match self.tail_ts.binary_search(&ts) {
-                Ok(at) => self.tail_values[at] = value,
-                Err(at) => {
-                    self.tail_ts.insert(at, ts);
-                    self.tail_values.insert(at, value);
-                }
-            }
-        } else {
-            self.late.push((ts, value));
-            if self.late.len() >= LATE_SAMPLES.max(self.late_sorted * 2) {
-                self.sort_late();
-            }
-        }
-    }
-
-    fn close_tail(&mut self) {
-        let (Some(t0), Some(t1)) = (self.tail_ts.first(), self.tail_ts.last()) else { return };
-        let body = chunk::encode(&self.tail_ts, &self.tail_values).into();
-        self.blocks.push(Block { t0: *t0, t1: *t1, count: self.tail_ts.len() as u32, body });
-        self.tail_ts.clear();
-        self.tail_values.clear();
-    }
-
-    /// Orders the late samples and drops those that were written again.
-    fn sort_late(&mut self) {
-        self.late.sort_by_key(|(ts, _)| *ts);
-        let mut kept: Vec<(i64, f64)> = Vec::with_capacity(self.late.len());
-        for sample in self.late.drain(..) {
-            match kept.last_mut() {
-                Some(last) if last.0 == sample.0 => *last = sample,
-                _ => kept.push(sample),
-            }
-        }
-        self.late_sorted = kept.len();
-        self.late = kept;
-    }
-
-    /// Takes out what is before `cutoff`, which is the border of a window.
-    fn split_before(&mut self, cutoff: i64) -> Self {
-        let kept = self.blocks.iter().position(|block| block.t0 >= cutoff).unwrap_or(self.blocks.len());
-        let mut old = Self { blocks: self.blocks.drain(..kept).collect(), ..Self::default() };
-        if self.tail_ts.last().is_some_and(|last| *last < cutoff) {
-            old.tail_ts = std::mem::take(&mut self.tail_ts);
-            old.tail_values = std::mem::take(&mut self.tail_values);
-        }
-        if !self.late.is_empty() {
-            self.sort_late();
-            let kept = self.late.partition_point(|(ts, _)| *ts < cutoff);
-            old.late = self.late.drain(..kept).collect();
-            self.late_sorted = self.late.len();
-        }
-        old
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.tail_ts.is_empty() && self.late.is_empty()
-    }
-
-    /// Whether there may be a sample in `[t0, t1]`: to the block.
-    fn overlaps(&self, t0: i64, t1: i64) -> bool {
-        let span = |first: Option<i64>, last: Option<i64>| matches!((first, last), (Some(first), Some(last)) if first <= t1 && last >= t0);
-        span(self.tail_ts.first().copied(), self.tail_ts.last().copied())
-            || self.blocks.iter().any(|block| block.t0 <= t1 && block.t1 >= t0)
-            || self.late.iter().any(|(ts, _)| (t0..=t1).contains(ts))
-    }
-
-    /// What may lie in `[t0, t1]`: cheap, nothing is decoded.
-    pub(crate) fn pieces(&self, t0: i64, t1: i64, out: &mut Vec<Piece>) {
-        out.extend(self.blocks.iter().filter(|block| block.t0 <= t1 && block.t1 >= t0).cloned().map(Piece::Block));
-        let from = self.tail_ts.partition_point(|ts| *ts < t0);
-        let to = self.tail_ts.partition_point(|ts| *ts <= t1);
-        if from < to {
-            out.push(Piece::Plain((from..to).map(|at| (self.tail_ts[at], self.tail_values[at])).collect()));
-        }
-        let late: Vec<(i64, f64)> = self.late.iter().filter(|(ts, _)| (t0..=t1).contains(ts)).copied().collect();
-        if !late.is_empty() {
-            out.push(Piece::Plain(late));
-        }
-    }
-}
 
 /// Samples on their way into day files.
 #[derive(Debug)]
@@ -375,7 +193,10 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{chunk, part::merge},
+        *,
+    };
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -450,6 +271,6 @@ mod tests {
         let is_found = |labels: &Arc<Labels>| head.find(labels).is_some_and(|found| found.shared);
         assert!(again[..50].iter().all(|labels| head.find(labels).is_none() && Arc::strong_count(labels) == 1));
         assert!(again[50..].iter().all(is_found));
-        assert_eq!(head.series_count(), 50);
+        assert_eq!((head.series_count(), head.finder.sizes()), (50, [50, 50]));
     }
 }

@@ -7,8 +7,9 @@
 use super::{
     Engine,
     day::{self, DayReader},
-    head::{Piece, merge},
-    lock, read_lock,
+    lock,
+    part::{Piece, merge},
+    read_lock,
 };
 use crate::{
     error::Error,

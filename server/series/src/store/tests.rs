@@ -20,7 +20,7 @@ fn sample(host: &str, ts_ms: i64, value: f64) -> Sample {
 }
 
 fn batch(source: &str, seq: u64, samples: Vec<Sample>) -> Append {
-    Append { source: source.to_owned(), seq, samples }
+    Append { source: source.to_owned(), seq, samples: samples.into() }
 }
 
 fn open(dir: &Path) -> (Engine, OpenReport) {

@@ -179,7 +179,7 @@ impl Writer {
                 plan.marks.insert(batch.source, batch.seq);
             }
             let (before, refused_before) = (plan.samples.len(), plan.refused.total());
-            for sample in batch.samples {
+            for sample in &*batch.samples {
                 let refused = &mut plan.refused;
                 if sample.ts_ms < oldest {
                     refused.old += 1;
@@ -188,7 +188,7 @@ impl Writer {
                 } else if sample.labels.is_empty() {
                     refused.unnamed += 1;
                 } else {
-                    match Self::target(plan, &head, sample.labels, self.config.max_head_series) {
+                    match Self::target(plan, &head, &sample.labels, self.config.max_head_series) {
                         Some(target) => plan.samples.push((target, sample.ts_ms, sample.value)),
                         None => plan.refused.full += 1,
                     }
@@ -200,15 +200,15 @@ impl Writer {
         outcomes
     }
 
-    fn target(plan: &mut Plan, head: &Head, labels: Arc<Labels>, max_series: u32) -> Option<Target> {
-        if let Some(found) = head.find(&labels) {
+    fn target(plan: &mut Plan, head: &Head, labels: &Arc<Labels>, max_series: u32) -> Option<Target> {
+        if let Some(found) = head.find(labels) {
             // Somebody else holds them as well: they will come again.
-            if !found.shared && Arc::strong_count(&labels) > 1 {
-                plan.shared.push((found.slot, labels));
+            if !found.shared && Arc::strong_count(labels) > 1 {
+                plan.shared.push((found.slot, labels.clone()));
             }
             return Some(Target::Known { slot: found.slot, id: found.id });
         }
-        if let Some(at) = plan.new_by_labels.get(&labels) {
+        if let Some(at) = plan.new_by_labels.get(labels) {
             return Some(Target::New(*at));
         }
         if head.series_count() + plan.new_series.len() >= max_series as usize {
@@ -216,7 +216,7 @@ impl Writer {
         }
         let at = plan.new_series.len();
         plan.new_series.push(labels.clone());
-        plan.new_by_labels.insert(labels, at);
+        plan.new_by_labels.insert(labels.clone(), at);
         Some(Target::New(at))
     }
 

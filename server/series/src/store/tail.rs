@@ -1,0 +1,242 @@
+//! The newest samples of a series, in a byte or so each.
+//!
+//! ```text
+//! op 0nnnnnnn: n + 1 samples with the step and the value of the one before
+//! op 1tssslll: one sample. t: the step changes, by a signed varint that follows.
+//!              The value is the one before, xor l + 1 bytes that follow, behind s zero bytes; sssllll all ones: it is the same.
+//! ```
+//! A constant series on a regular grid takes a byte for 128 samples, a counter two or three bytes a sample, noise ten.
+//! It is in memory only, so it has no version and no checksum.
+//!
+//! # Invariants
+//! - Times strictly grow and lie in one window; the bits of values are kept.
+//! - What it holds is bounded by [`MAX_SAMPLES`] and [`MAX_BYTES`], to the last sample that was let in.
+
+use super::varint::{Reader, put_signed};
+
+/// A full window of samples every 15 s.
+const MAX_SAMPLES: u16 = 480;
+
+/// Few enough for a cheap read of the newest samples.
+const MAX_BYTES: usize = 512;
+
+/// Most bytes of one op: itself, a step, a value.
+const OP_BYTES: usize = 1 + 5 + 8;
+
+/// Skipped and following bytes of a value that is the same.
+const SAME: (usize, usize) = (7, 8);
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tail {
+    bytes: Vec<u8>,
+    t0: i64,
+    t1: i64,
+    /// Of the last value.
+    bits: u64,
+    /// To the last sample.
+    step: u32,
+    count: u16,
+    /// The last byte is an op that stands for several samples.
+    in_run: bool,
+}
+
+impl Tail {
+    pub(crate) const fn count(&self) -> u16 {
+        self.count
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.count >= MAX_SAMPLES || self.bytes.len() >= MAX_BYTES
+    }
+
+    /// First and last time, if there are samples.
+    pub(crate) fn range(&self) -> Option<(i64, i64)> {
+        (!self.is_empty()).then_some((self.t0, self.t1))
+    }
+
+    /// Adds a sample behind the last one, in the same window.
+    pub(crate) fn push(&mut self, ts: i64, value: f64) {
+        let step = if self.is_empty() { 0 } else { u32::try_from(ts - self.t1).unwrap_or(u32::MAX) };
+        let (bits, before) = (value.to_bits(), self.bits);
+        if self.is_empty() {
+            self.t0 = ts;
+            self.put_one(0, bits);
+        } else if bits == before && step == self.step {
+            self.put_same();
+        } else {
+            self.put_one(i64::from(step) - i64::from(self.step), bits ^ before);
+        }
+        (self.t1, self.bits, self.step) = (ts, bits, step);
+        self.count += 1;
+    }
+
+    fn put_same(&mut self) {
+        match self.bytes.last_mut() {
+            Some(run) if self.in_run && *run < 0x7f => *run += 1,
+            _ => {
+                self.grow();
+                self.bytes.push(0);
+                self.in_run = true;
+            }
+        }
+    }
+
+    fn put_one(&mut self, step: i64, xor: u64) {
+        self.grow();
+        let zeros = (xor.leading_zeros() / 8) as usize;
+        let (skip, len) = if xor == 0 { SAME } else { (zeros, 8 - zeros - (xor.trailing_zeros() / 8) as usize) };
+        self.bytes.push(0x80 | u8::from(step != 0) << 6 | (skip as u8) << 3 | (len as u8 - 1));
+        if step != 0 {
+            put_signed(&mut self.bytes, step);
+        }
+        if (skip, len) != SAME {
+            self.bytes.extend_from_slice(&xor.to_be_bytes()[skip..skip + len]);
+        }
+        self.in_run = false;
+    }
+
+    /// Makes room for one op, by a little: there is one of these for every series.
+    fn grow(&mut self) {
+        let len = self.bytes.len();
+        if self.bytes.capacity() - len < OP_BYTES {
+            self.bytes.reserve_exact((OP_BYTES + len / 4).max(24));
+        }
+    }
+
+    /// Sets the value at a time from the first to the last one. The caller asks first whether it is full.
+    pub(crate) fn set(&mut self, ts: i64, value: f64) {
+        if ts == self.t1 && value.to_bits() == self.bits {
+            return;
+        }
+        let old = std::mem::take(self);
+        let mut new = Some((ts, value));
+        for sample in old.iter() {
+            if let Some((ts, value)) = new.take_if(|new| new.0 <= sample.0) {
+                self.push(ts, value);
+            }
+            if sample.0 != ts {
+                self.push(sample.0, sample.1);
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, f64)> {
+        Samples { ops: Reader(&self.bytes), ts: self.t0, step: 0, bits: 0, run: 0 }
+    }
+}
+
+/// Samples that are still to come.
+struct Samples<'a> {
+    ops: Reader<'a>,
+    ts: i64,
+    step: i64,
+    bits: u64,
+    run: u8,
+}
+
+impl Samples<'_> {
+    fn op(&mut self) -> Option<()> {
+        let op = self.ops.byte()?;
+        if op < 0x80 {
+            self.run = op;
+            return Some(());
+        }
+        if op & 0x40 != 0 {
+            self.step += self.ops.signed()?;
+        }
+        let (skip, len) = (usize::from(op >> 3 & 7), usize::from(op & 7) + 1);
+        if (skip, len) != SAME {
+            let mut xor = [0; 8];
+            xor.get_mut(skip..skip + len)?.copy_from_slice(self.ops.take(len)?);
+            self.bits ^= u64::from_be_bytes(xor);
+        }
+        Some(())
+    }
+}
+
+impl Iterator for Samples<'_> {
+    type Item = (i64, f64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.run.checked_sub(1) {
+            Some(rest) => self.run = rest,
+            None => self.op()?,
+        }
+        self.ts += self.step;
+        Some((self.ts, f64::from_bits(self.bits)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn read(tail: &Tail) -> Vec<(i64, u64)> {
+        tail.iter().map(|(ts, value)| (ts, value.to_bits())).collect()
+    }
+
+    fn value() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            4 => Just(0.0),
+            4 => Just(1.5),
+            2 => (0u32..100_000).prop_map(|n| f64::from(n) / 100.0),
+            1 => any::<u64>().prop_map(f64::from_bits),
+            1 => any::<u8>().prop_map(|byte| f64::from_bits(u64::from(byte) << 56)),
+            1 => Just(-0.0),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_tail_is_a_map_from_time_to_the_last_value(
+            start in prop_oneof![Just(0i64), Just(-7_200_000), 1_700_000_000_000i64..1_700_100_000_000],
+            writes in proptest::collection::vec((prop_oneof![5 => Just(15_000i64), 1 => 1i64..7_000_000, 3 => -60_000i64..60_000], value()), 1..300),
+        ) {
+            let (mut tail, mut model, mut last) = (Tail::default(), BTreeMap::new(), start);
+            for (step, value) in writes {
+                let ts = last + step;
+                if tail.range().is_none_or(|(_, t1)| ts > t1) {
+                    tail.push(ts, value);
+                    last = ts;
+                } else if tail.range().is_some_and(|(t0, _)| ts >= t0) {
+                    tail.set(ts, value);
+                } else {
+                    continue;
+                }
+                model.insert(ts, value.to_bits());
+                prop_assert_eq!(usize::from(tail.count()), model.len());
+            }
+            prop_assert_eq!(tail.range(), model.keys().next().copied().zip(model.keys().last().copied()));
+            prop_assert_eq!(read(&tail), model.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn regular_samples_are_small_and_noise_is_bounded() {
+        let fill = |value: fn(u32) -> f64| {
+            let mut tail = Tail::default();
+            (0..)
+                .take_while(|at| {
+                    let is_full = tail.is_full();
+                    if !is_full {
+                        tail.push(i64::from(*at) * 15_000, value(*at));
+                    }
+                    !is_full
+                })
+                .count();
+            (tail.count(), tail.bytes.len())
+        };
+        assert_eq!(fill(|_| 1.0), (480, 11));
+        let (count, bytes) = fill(f64::from);
+        assert!(count >= 200 && bytes < MAX_BYTES + OP_BYTES, "{count} {bytes}");
+        let (count, bytes) = fill(|at| f64::from(at).sin());
+        assert!(count >= 56 && bytes < MAX_BYTES + OP_BYTES, "{count} {bytes}");
+    }
+}
