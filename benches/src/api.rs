@@ -52,6 +52,49 @@ impl Api {
         Ok(response)
     }
 
+    /// The bytes of an answer, and how long it took from the question to its last byte.
+    ///
+    /// # Errors
+    /// No answer, or not a good one.
+    pub async fn timed(&self, path: &str, parameters: &[(&str, &str)]) -> Result<(bytes::Bytes, Duration)> {
+        let begun = Instant::now();
+        let body = self.get(path, parameters).await?.bytes().await?;
+        Ok((body, begun.elapsed()))
+    }
+
+    /// Sends a body of Prometheus' remote write 1.0.
+    ///
+    /// # Errors
+    /// No answer, or not a good one.
+    pub async fn remote_write(&self, body: Vec<u8>) -> Result<()> {
+        let path = "/api/v1/write";
+        let request = self.http.post(format!("{}{path}", self.url)).basic_auth(USER, Some(&self.password)).body(body);
+        let headers =
+            [("content-type", "application/x-protobuf"), ("content-encoding", "snappy"), ("x-prometheus-remote-write-version", "0.1.0")];
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let response = request.send().await.context(path)?;
+        if !response.status().is_success() {
+            let status = response.status();
+            bail!("{path}: {status}: {}", response.text().await.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Asks for something to be done, such as a snapshot; gives the answer's text.
+    ///
+    /// # Errors
+    /// No answer, or not a good one.
+    pub async fn act(&self, path: &str) -> Result<String> {
+        let request = self.http.post(format!("{}{path}", self.url)).basic_auth(USER, Some(&self.password));
+        let response = request.send().await.with_context(|| path.to_owned())?;
+        let status = response.status();
+        let text = response.text().await?;
+        if !status.is_success() {
+            bail!("{path}: {status}: {text}");
+        }
+        Ok(text)
+    }
+
     /// JSON of a path.
     ///
     /// # Errors
@@ -82,12 +125,20 @@ impl Api {
         Ok(data.pointer("/result/0/value/1").and_then(Value::as_str).and_then(|text| text.parse().ok()))
     }
 
+    /// The text of a path.
+    ///
+    /// # Errors
+    /// No answer, or not a good one.
+    pub async fn text(&self, path: &str) -> Result<String> {
+        Ok(self.get(path, &[]).await?.text().await?)
+    }
+
     /// A value of the server's own `/metrics`.
     ///
     /// # Errors
     /// No answer, or no such metric.
     pub async fn own_metric(&self, name: &str) -> Result<f64> {
-        let text = self.get("/metrics", &[]).await?.text().await?;
+        let text = self.text("/metrics").await?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.with_context(|| format!("the server's /metrics has no {name}"))
     }

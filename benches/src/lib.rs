@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`agent`]: the agent's memory, CPU and wire bytes, beside node_exporter in the same run
 //! - [`fleet`]: simulated agents over real QUIC against a real server: `ingest` (as fast as it goes) and `swarm` (paced)
+//! - [`peers`]: the series engine beside VictoriaMetrics and Prometheus
 //! - [`mask`]: masking speed, recall and precision; [`tail`]: tail, mask and ship; [`corpus`]: the log lines for both
 //! - [`random`]: repeatable numbers; [`stack`]: servers and agents for one run; [`process`], [`usage`], [`api`]: processes, what they use, what they answer
 //! - [`report`]: figures as a table and as JSON
@@ -19,6 +20,7 @@ pub mod api;
 pub mod corpus;
 pub mod fleet;
 pub mod mask;
+pub mod peers;
 pub mod process;
 pub mod random;
 pub mod report;

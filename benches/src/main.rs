@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use shipwatch_benches::{
-    agent, fleet, mask,
+    agent, fleet, mask, peers,
     process::{Programs, Surroundings},
     report::Report,
     tail,
@@ -54,6 +54,20 @@ enum Command {
         #[arg(long, default_value = "15s", value_parser = parse_duration)]
         interval: Duration,
     },
+    /// The series engine beside VictoriaMetrics and Prometheus: ingest, memory, disk, queries.
+    Peers {
+        #[command(flatten)]
+        fleet: Fleet,
+        /// Ticks of the live fleet, 15 s apart.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(50..=5_000))]
+        ticks: u32,
+        /// Days of the past for long windows; 0 leaves them out.
+        #[arg(long, default_value_t = 30, value_parser = days)]
+        days: u32,
+        /// Seconds of ingest on our own wire; 0 leaves it out.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+        own_wire: u64,
+    },
     /// Masking on one core: MB/s, recall, precision.
     Mask {
         /// Size of the generated log.
@@ -95,6 +109,10 @@ fn minutes(text: &str) -> Result<f64, String> {
     number(text, 0.1, 1_440.0)
 }
 
+fn days(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|days| [0, 30].contains(days)).ok_or_else(|| "must be 0 or 30".to_owned())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1_000.0)
 }
@@ -119,6 +137,10 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
         Command::Swarm { fleet, minutes, interval } => {
             let options = fleet::Options { paced: true, interval, ..fleet.options(Duration::from_secs_f64(minutes * 60.0)) };
             fleet::run(&options, &programs()?).await
+        }
+        Command::Peers { fleet, ticks, days, own_wire } => {
+            let options = peers::Options { hosts: fleet.agents, series: fleet.series as usize, ticks, days, own_wire_s: own_wire };
+            peers::run(&options, &programs()?).await
         }
         Command::Mask { megabytes, seed } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed)).await?,
         Command::Tail { megabytes, rate, seed } => tail::run(&tail::Options { megabytes, rate, seed }, &programs()?).await,

@@ -16,13 +16,22 @@ pub struct Figure {
     unit: &'static str,
     value: f64,
     peer: Option<f64>,
+    second: Option<f64>,
+    better: Better,
     budget: Option<f64>,
+}
+
+/// Which of two values is the better one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Better {
+    Low,
+    High,
 }
 
 /// A figure that stands alone. `key` names it in JSON.
 #[must_use]
 pub const fn figure(key: &'static str, what: &'static str, unit: &'static str, value: f64) -> Figure {
-    Figure { key, what, unit, value, peer: None, budget: None }
+    Figure { key, what, unit, value, peer: None, second: None, better: Better::Low, budget: None }
 }
 
 impl Figure {
@@ -38,8 +47,22 @@ impl Figure {
         Self { budget: Some(budget), ..self }
     }
 
+    /// Beside two peers': the ratio is that to the better one.
+    #[must_use]
+    pub const fn beside_both(self, peer: Option<f64>, second: Option<f64>) -> Self {
+        Self { peer, second, ..self }
+    }
+
+    /// More is better; less is, unless this is said.
+    #[must_use]
+    pub const fn more_is_better(self) -> Self {
+        Self { better: Better::High, ..self }
+    }
+
     fn ratio(&self) -> Option<f64> {
-        self.peer.filter(|peer| *peer > 0.0).map(|peer| self.value / peer)
+        let choose = if self.better == Better::High { f64::max } else { f64::min };
+        let best = [self.peer, self.second].into_iter().flatten().filter(|peer| *peer > 0.0).reduce(choose);
+        best.map(|peer| self.value / peer)
     }
 }
 
@@ -50,6 +73,7 @@ pub struct Report {
     settings: String,
     machine: Machine,
     peer: Option<String>,
+    second: Option<String>,
     figures: Vec<Figure>,
     checks: Vec<(String, bool)>,
     notes: Vec<String>,
@@ -59,12 +83,33 @@ impl Report {
     /// Begins one; notes the machine's load as it is now. `settings` are what was asked for.
     #[must_use]
     pub fn begin(bench: &'static str, settings: String) -> Self {
-        Self { bench, settings, machine: Machine::look(), peer: None, figures: Vec::new(), checks: Vec::new(), notes: Vec::new() }
+        Self {
+            bench,
+            settings,
+            machine: Machine::look(),
+            peer: None,
+            second: None,
+            figures: Vec::new(),
+            checks: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// Names who stands in the peer's column.
     pub fn peer(&mut self, name: impl Into<String>) {
         self.peer = Some(name.into());
+    }
+
+    /// Names who stands in the columns of two peers.
+    pub fn peers(&mut self, first: impl Into<String>, second: impl Into<String>) {
+        self.peer = Some(first.into());
+        self.second = Some(second.into());
+    }
+
+    /// A figure's value.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.key == key).map(|figure| figure.value)
     }
 
     /// Adds figures.
@@ -96,7 +141,8 @@ impl Report {
             .iter()
             .map(|figure| {
                 let mut entry = json!({"value": figure.value, "unit": figure.unit});
-                for (key, value) in [("peer", figure.peer), ("ratio", figure.ratio()), ("budget", figure.budget)] {
+                let rest = [("peer", figure.peer), ("second", figure.second), ("ratio", figure.ratio()), ("budget", figure.budget)];
+                for (key, value) in rest {
                     if let Some(value) = value {
                         entry[key] = json!(value);
                     }
@@ -111,6 +157,7 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "machine": self.machine.to_json(),
             "peer": self.peer,
+            "second": self.second,
             "figures": figures,
             "checks": checks,
             "notes": self.notes,
@@ -124,7 +171,9 @@ impl Report {
         let with_budget = self.figures.iter().any(|figure| figure.budget.is_some());
         let mut head = vec![String::new(), "shipwatch".to_owned()];
         if let Some(peer) = &self.peer {
-            head.extend([peer.clone(), "ratio".to_owned()]);
+            head.push(peer.clone());
+            head.extend(self.second.clone());
+            head.push("ratio".to_owned());
         }
         if with_budget {
             head.push("budget".to_owned());
@@ -132,8 +181,11 @@ impl Report {
         let mut rows = vec![head];
         for figure in &self.figures {
             let mut row = vec![format!("{} ({})", figure.what, figure.unit), number(figure.value)];
+            let shown = |value: Option<f64>| value.map(number).unwrap_or_default();
             if self.peer.is_some() {
-                row.extend([figure.peer.map(number).unwrap_or_default(), figure.ratio().map(number).unwrap_or_default()]);
+                row.push(shown(figure.peer));
+                row.extend(self.second.as_ref().map(|_| shown(figure.second)));
+                row.push(shown(figure.ratio()));
             }
             if with_budget {
                 row.push(figure.budget.map(number).unwrap_or_default());
@@ -271,6 +323,20 @@ mod tests {
         let (text, json) = (report.to_text(), report.to_json());
         assert!(text.contains("RSS (MB)       10.0      20.0  0.500    15.0\n"), "{text}");
         assert!(text.contains("WRONG none twice"), "{text}");
+        assert_eq!((report.value("rss"), report.value("none")), (Some(10.0), None));
         assert_eq!(json["figures"]["rss"], json!({"value": 10.0, "unit": "MB", "peer": 20.0, "ratio": 0.5, "budget": 15.0}));
+    }
+
+    #[test]
+    fn beside_two_peers_the_ratio_is_that_to_the_better_one() {
+        let less = figure("ms", "time", "ms", 10.0).beside_both(Some(40.0), Some(20.0));
+        let more = figure("rate", "rate", "per s", 30.0).beside_both(Some(15.0), Some(10.0)).more_is_better();
+        assert_eq!((less.ratio(), more.ratio()), (Some(0.5), Some(2.0)));
+        let mut report = Report::begin("peers", String::new());
+        report.peers("one", "two");
+        report.figures([less, more.clone().beside_both(None, Some(10.0))]);
+        let text = report.to_text();
+        assert!(text.contains("time (ms)          10.0  40.0  20.0  0.500\n"), "{text}");
+        assert!(text.contains("rate (per s)       30.0        10.0   3.00\n"), "{text}");
     }
 }

@@ -114,6 +114,11 @@ impl Layout {
         counts.into_iter()
     }
 
+    /// Labels of a host's series, without the host itself.
+    pub fn labels(&self) -> impl Iterator<Item = &Arc<Labels>> {
+        self.series.iter().map(|(labels, _)| labels)
+    }
+
     /// Series of a host.
     #[must_use]
     pub fn len(&self) -> usize {
