@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use shipwatch_benches::{
     agent, fleet, mask, peers,
-    process::{Programs, Surroundings},
+    process::{self, Programs, Surroundings},
     report::Report,
     tail,
 };
@@ -151,15 +151,6 @@ fn complain(text: &str) {
     let _nobody_reads = writeln!(std::io::stderr().lock(), "shipwatch-benches: {text}");
 }
 
-/// Every simulated agent has a socket; the system's soft limit is for ordinary programs.
-fn raise_open_files() {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
-        complain(&format!("the limit of open files stays as it is: {error}"));
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment = |name: &str| std::env::vars_os().find(|(known, _)| known == name).map(|(_, value)| value);
@@ -167,7 +158,9 @@ fn main() -> ExitCode {
         path: environment("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")),
         cargo: environment("CARGO").unwrap_or_else(|| OsString::from("cargo")),
     };
-    raise_open_files();
+    if let Err(error) = process::raise_open_files() {
+        complain(&format!("the limit of open files stays as it is: {error}"));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

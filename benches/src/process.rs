@@ -21,6 +21,17 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The command lines of the programs end within this time.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Every simulated agent has a socket; the system's soft limit is for ordinary programs.
+///
+/// # Errors
+/// The limit cannot be set.
+pub fn raise_open_files() -> std::io::Result<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+    Ok(())
+}
+
 /// What `main` knows of its own surroundings.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
