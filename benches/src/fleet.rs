@@ -43,8 +43,8 @@ const HANDSHAKES: usize = 32;
 const START_TIMEOUT: Duration = Duration::from_secs(600);
 /// What was sent at the end is acknowledged within this time.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
-/// Sealing waits until the run is over.
-const CONFIG: &str = "[series]\nseal_delay = \"1d\"\n";
+/// Sealing waits until the run is over; a fleet of any size has room.
+const CONFIG: &str = "[series]\nseal_delay = \"1d\"\nmax_head_series = 100000000\n";
 /// How far before now the times of `ingest` begin; within `seal_delay`.
 const PAST_MS: i64 = 22 * 3_600_000;
 const MB: f64 = 1e6;
