@@ -8,6 +8,8 @@ need() { # PROGRAM PACKAGE
 }
 need shellcheck shellcheck        # make lint
 need prometheus prometheus        # PromQL is compared with it
+need victoria-metrics victoria-metrics   # remote write and read are tried with it
+need vmagent victoria-metrics
 need chromium chromium            # the dashboard in a browser
 [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ] || missing+=(fontconfig fonts-noto-cjk)
 need dpkg-deb dpkg                # packages

@@ -1,7 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`logs`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`logs`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -17,6 +17,7 @@ pub mod live;
 pub mod logs;
 pub mod own_metrics;
 pub mod prometheus;
+pub mod receive;
 pub mod tokens;
 
 use crate::{deploys::Controller, gateway::registry::Registry, store::Store};
@@ -106,6 +107,8 @@ pub struct State {
     pub store: Arc<Store>,
     /// Series.
     pub series: Arc<shipwatch_series::Engine>,
+    /// What others write.
+    pub receive: receive::Receive,
     /// Log lines.
     pub logs: Arc<shipwatch_logs::Engine>,
     /// Live connections.
@@ -178,6 +181,7 @@ pub fn router(state: Shared) -> Router {
         .route("/format_query", get(prometheus::format_query).post(prometheus::format_query))
         .route("/parse_query", get(prometheus::parse_query).post(prometheus::parse_query))
         .route("/status/tsdb", get(prometheus::tsdb))
+        .route("/write", post(receive::write))
         .route("/rules", get(prometheus::rules))
         .route("/alerts", get(prometheus::alerts))
         .route("/status/buildinfo", get(prometheus::build_info))

@@ -180,6 +180,7 @@ impl Server {
             auth: auth::Auth::new().map_err(|error| StartError::Part(format!("no randomness: {error}")))?,
             store: Arc::clone(&stores.control),
             series: Arc::clone(&stores.series),
+            receive: api::receive::Receive::new(config.receive.clone(), Arc::clone(&stores.ingest)),
             logs: Arc::clone(&stores.logs),
             registry: Arc::clone(&registry),
             deploys: Arc::clone(&deploys),

@@ -60,6 +60,8 @@ pub struct Config {
     pub gateway: gateway::Config,
     /// Samples.
     pub series: shipwatch_series::Config,
+    /// What others may write, beside agents: Prometheus' remote write.
+    pub receive: shipwatch_series::remote::ReceiveConfig,
     /// Log lines.
     pub logs: shipwatch_logs::Config,
     /// How long things are kept.
@@ -118,6 +120,7 @@ impl Config {
             config.api.check(problems.section("api"));
             config.gateway.check(problems.section("gateway"));
             config.series.check(problems.section("series"));
+            config.receive.check(problems.section("receive"));
             config.logs.check(problems.section("logs"));
             config.retention.check(problems.section("retention"));
             config.rules.check(problems.section("rules"));

@@ -8,7 +8,7 @@
 //! - Queues are bounded; a full one makes the gateway stop reading, and QUIC's flow control stops the agents.
 
 use crate::store::{Store, StoreError};
-use shipwatch_common::model::{AgentId, deploy::Event};
+use shipwatch_common::model::{AgentId, Sample, deploy::Event};
 use shipwatch_logs::Engine as LogEngine;
 use shipwatch_series::Engine as SeriesEngine;
 use std::{
@@ -56,18 +56,21 @@ pub struct Counters {
     pub failed_commits_total: AtomicU64,
 }
 
+/// What became of each record, in order.
+type Answer<O> = Result<Vec<O>, IngestError>;
+
 /// A submission and where its answer goes.
 #[derive(Debug)]
-struct Submission<T> {
+struct Submission<T, O> {
     records: Vec<T>,
-    answer: oneshot::Sender<Result<(), IngestError>>,
+    answer: oneshot::Sender<Answer<O>>,
 }
 
 /// See the module. Dropping it ends the threads after what is queued was committed.
 #[derive(Debug)]
 pub struct Ingest {
-    series: Option<mpsc::Sender<Submission<shipwatch_series::Append>>>,
-    logs: Option<mpsc::Sender<Submission<shipwatch_logs::Append>>>,
+    series: Option<mpsc::Sender<Submission<shipwatch_series::Append, shipwatch_series::Outcome>>>,
+    logs: Option<mpsc::Sender<Submission<shipwatch_logs::Append, ()>>>,
     store: Arc<Store>,
     counters: Arc<Counters>,
     threads: Vec<JoinHandle<()>>,
@@ -92,7 +95,7 @@ impl Ingest {
                 counted
                     .count(&outcomes.as_ref().map(|all| all.iter().filter(|o| matches!(o, shipwatch_series::Outcome::Duplicate)).count()));
                 counted.samples_total.fetch_add(if outcomes.is_ok() { samples as u64 } else { 0 }, Ordering::Relaxed);
-                outcomes.map(|_| ())
+                outcomes
             });
         })?;
         let (logs_in, inbox) = mpsc::channel(QUEUE);
@@ -110,7 +113,7 @@ impl Ingest {
                     counted.lines_total.fetch_add(count, Ordering::Relaxed);
                     counted.line_bytes_total.fetch_add(bytes, Ordering::Relaxed);
                 }
-                outcomes.map(|_| ())
+                outcomes.map(|all| vec![(); all.len()])
             });
         })?;
         Ok(Self { series: Some(series_in), logs: Some(logs_in), store, counters, threads: vec![series_thread, logs_thread] })
@@ -127,7 +130,21 @@ impl Ingest {
     /// # Errors
     /// Nothing was stored; submit the same records again later.
     pub async fn metrics(&self, records: Vec<shipwatch_series::Append>) -> Result<(), IngestError> {
-        submit(self.series.as_ref(), records).await
+        submit(self.series.as_ref(), records).await.map(drop)
+    }
+
+    /// Stores samples of a sender without a sequence, such as remote write; tells how many the engine refused.
+    ///
+    /// # Errors
+    /// Nothing was stored; submit the same samples again later.
+    pub async fn samples(&self, samples: Vec<Sample>) -> Result<u64, IngestError> {
+        let record = shipwatch_series::Append { samples: Arc::new(samples), ..Default::default() };
+        let outcomes = submit(self.series.as_ref(), vec![record]).await?;
+        let refused = |outcome: &shipwatch_series::Outcome| match outcome {
+            shipwatch_series::Outcome::Stored { refused, .. } => *refused,
+            shipwatch_series::Outcome::Duplicate => 0,
+        };
+        Ok(outcomes.iter().map(refused).sum())
     }
 
     /// Stores records of a logs lane.
@@ -135,7 +152,7 @@ impl Ingest {
     /// # Errors
     /// Nothing was stored; submit the same records again later.
     pub async fn logs(&self, records: Vec<shipwatch_logs::Append>) -> Result<(), IngestError> {
-        submit(self.logs.as_ref(), records).await
+        submit(self.logs.as_ref(), records).await.map(drop)
     }
 
     /// Stores records of an events lane.
@@ -174,15 +191,15 @@ impl Counters {
     }
 }
 
-async fn submit<T>(to: Option<&mpsc::Sender<Submission<T>>>, records: Vec<T>) -> Result<(), IngestError> {
+async fn submit<T, O>(to: Option<&mpsc::Sender<Submission<T, O>>>, records: Vec<T>) -> Answer<O> {
     let (answer, result) = oneshot::channel();
     let to = to.ok_or(IngestError::Closed)?;
     to.send(Submission { records, answer }).await.map_err(|_| IngestError::Closed)?;
     result.await.map_err(|_| IngestError::Closed)?
 }
 
-/// Takes what waits, commits it together, answers each.
-fn run<T>(mut inbox: mpsc::Receiver<Submission<T>>, mut commit: impl FnMut(Vec<T>) -> Result<(), IngestError>) {
+/// Takes what waits, commits it together, answers each with the outcomes of its own records.
+fn run<T, O>(mut inbox: mpsc::Receiver<Submission<T, O>>, mut commit: impl FnMut(Vec<T>) -> Answer<O>) {
     let mut waiting = Vec::new();
     while let Some(first) = inbox.blocking_recv() {
         waiting.push(first);
@@ -192,9 +209,11 @@ fn run<T>(mut inbox: mpsc::Receiver<Submission<T>>, mut commit: impl FnMut(Vec<T
             waiting.push(next);
         }
         let (records, answers): (Vec<_>, Vec<_>) = waiting.drain(..).map(|submission| (submission.records, submission.answer)).unzip();
-        let outcome = commit(records.into_iter().flatten().collect());
-        for answer in answers {
-            let _agent_gone = answer.send(outcome.clone());
+        let counts: Vec<usize> = records.iter().map(Vec::len).collect();
+        let mut outcomes = commit(records.into_iter().flatten().collect()).map(Vec::into_iter);
+        for (answer, count) in answers.into_iter().zip(counts) {
+            let own = outcomes.as_mut().map(|all| all.take(count).collect()).map_err(|error| error.clone());
+            let _sender_gone = answer.send(own);
         }
     }
 }
@@ -216,9 +235,24 @@ mod tests {
         let mut commits = Vec::new();
         run(inbox, |records| {
             commits.push(records);
-            Err(IngestError::Full)
+            Answer::<()>::Err(IngestError::Full)
         });
         assert_eq!(commits, [[0, 1, 2]]);
         assert!(answers.into_iter().all(|mut answer| matches!(answer.try_recv(), Ok(Err(IngestError::Full)))));
+    }
+
+    #[test]
+    fn each_is_told_of_its_own_records() {
+        let (to, inbox) = mpsc::channel(8);
+        let mut answers = Vec::new();
+        for records in [vec![1, 2], vec![], vec![3]] {
+            let (answer, result) = oneshot::channel();
+            to.try_send(Submission { records, answer }).unwrap();
+            answers.push(result);
+        }
+        drop(to);
+        run(inbox, |records| Ok(records.into_iter().map(|record| record * 10).collect()));
+        let told: Vec<Vec<i32>> = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap()).collect();
+        assert_eq!(told, [vec![10, 20], vec![], vec![30]]);
     }
 }

@@ -9,4 +9,5 @@ mod deploys;
 mod exactly_once;
 mod hostile;
 mod identity;
+mod interop;
 mod secrets;

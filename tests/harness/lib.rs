@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod api;
 pub mod double;
+pub mod peers;
 pub mod process;
 pub mod relay;
 pub mod server;

@@ -67,6 +67,19 @@ impl Running {
         Self { child, log: log.to_owned() }
     }
 
+    /// As [`Running::start`], for a program that is installed on this machine.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn of_others(name: &str, arguments: &[&str], log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("the log file");
+        let both = file.try_clone().expect("the log file twice");
+        let started = Command::new(name).args(arguments).stdin(Stdio::null()).stdout(file).stderr(both).spawn();
+        let child = started.unwrap_or_else(|error| panic!("this test needs the program `{name}` (`make tools` installs it): {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {

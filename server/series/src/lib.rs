@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //! - [`store`]: [`Engine`], the store on disk: a head in memory behind SQLite frames, sealed into one file per UTC day
+//! - [`remote`]: Prometheus' remote protocols, from bytes to samples
 //! - [`source`]: [`Source`], what PromQL reads from; implemented by [`Engine`] and by [`MemSource`]
 //! - [`matcher`]: label matchers; [`promql`]: the evaluator; [`http`]: `/api/v1` answers, without a web framework
 //!
@@ -18,6 +19,7 @@ pub mod error;
 pub mod http;
 pub mod matcher;
 pub mod promql;
+pub mod remote;
 pub mod source;
 pub mod store;
 

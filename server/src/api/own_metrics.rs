@@ -57,6 +57,18 @@ pub async fn export(State(state): State<Shared>) -> Response {
     ] {
         put(&mut text, name, "counter", help, count(counter));
     }
+    let received = state.receive.counters();
+    for (name, help, counter) in [
+        ("requests_total", "Remote-write requests that were stored, at least in part.", &received.requests_total),
+        ("refused_requests_total", "Remote-write requests of which nothing was taken.", &received.refused_requests_total),
+        ("samples_total", "Samples stored from remote write.", &received.samples_total),
+        ("refused_samples_total", "Samples refused: labels, time, or too many series.", &received.refused_samples_total),
+        ("duplicate_samples_total", "Samples of replicas that are not listened to.", &received.duplicate_samples_total),
+        ("histograms_total", "Native histograms that were left out.", &received.histograms_total),
+        ("exemplars_total", "Exemplars that were left out.", &received.exemplars_total),
+    ] {
+        put(&mut text, &format!("shipwatch_receive_{name}"), "counter", help, count(counter));
+    }
     if let Some((series, logs)) = stats {
         put(&mut text, "shipwatch_series_head", "gauge", "Series in memory.", float(series.head_series));
         put(

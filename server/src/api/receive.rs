@@ -1,0 +1,273 @@
+//! `POST /api/v1/write`: Prometheus' remote write, 1.0 and 2.0.
+//!
+//! # Invariants
+//! - 2xx comes after the samples are on disk. A sender that gets 400 must not send the same again; 429 and 5xx mean later.
+//! - What cannot be stored is left out and told with 400; the rest of the request is stored.
+//! - Memory is bounded: bodies before and after decompression, and the number of requests that are held at a time.
+
+use super::Shared;
+use crate::ingest::{Ingest, IngestError};
+use axum::{
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use shipwatch_common::time::now_ms;
+use shipwatch_series::remote::{ReceiveConfig, Receiver, RequestError, Version, Written};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Requests that are read and decoded at a time; further ones wait for their turn.
+const AT_A_TIME: usize = 8;
+/// How long one waits before its sender is asked to come again.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a body may take to come.
+const SLOW_BODY: Duration = Duration::from_secs(30);
+/// When a sender may come again, in seconds.
+const RETRY_AFTER: &str = "5";
+
+/// What is counted, for `/metrics`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests that were stored, at least in part.
+    pub requests_total: AtomicU64,
+    /// Requests of which nothing was taken.
+    pub refused_requests_total: AtomicU64,
+    /// Samples that were stored.
+    pub samples_total: AtomicU64,
+    /// Samples that were refused: labels, time, or too many series.
+    pub refused_samples_total: AtomicU64,
+    /// Samples of replicas that are not listened to.
+    pub duplicate_samples_total: AtomicU64,
+    /// Native histograms, which are not stored.
+    pub histograms_total: AtomicU64,
+    /// Exemplars, which are not stored.
+    pub exemplars_total: AtomicU64,
+}
+
+/// What the handler needs.
+#[derive(Debug)]
+pub struct Receive {
+    receiver: Arc<Receiver>,
+    ingest: Arc<Ingest>,
+    turns: Semaphore,
+    counters: Counters,
+}
+
+impl Receive {
+    /// With these settings.
+    #[must_use]
+    pub fn new(config: ReceiveConfig, ingest: Arc<Ingest>) -> Self {
+        Self { receiver: Arc::new(Receiver::new(config)), ingest, turns: Semaphore::new(AT_A_TIME), counters: Counters::default() }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// A refusal: status and what is wrong, in plain text as Prometheus does.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        let status = if matches!(error, RequestError::TooLarge { .. }) { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<IngestError> for Refusal {
+    fn from(error: IngestError) -> Self {
+        let status =
+            if matches!(error, IngestError::Failed(_)) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::SERVICE_UNAVAILABLE };
+        Self(status, error.to_string())
+    }
+}
+
+impl Refusal {
+    fn response(self) -> Response {
+        let is_later = self.0.is_server_error();
+        let mut response = (self.0, format!("{}\n", self.1)).into_response();
+        if is_later {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
+    }
+}
+
+/// Which message the headers announce. Senders from before there were two versions may leave the headers out.
+fn version(headers: &HeaderMap) -> Result<Version, Refusal> {
+    let text = |name: header::HeaderName| headers.get(name).map_or("", |value| value.to_str().unwrap_or("?")).trim().to_ascii_lowercase();
+    let unsupported = |what: String| Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
+    let content_type = text(header::CONTENT_TYPE);
+    let mut parts = content_type.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or("");
+    let proto = parts.find_map(|part| part.strip_prefix("proto=")).unwrap_or("prometheus.writerequest");
+    let version = match (kind, proto) {
+        ("" | "application/x-protobuf", "prometheus.writerequest") => Version::V1,
+        ("application/x-protobuf", "io.prometheus.write.v2.request") => Version::V2,
+        _ => {
+            return Err(unsupported(format!(
+                "Content-Type {content_type:?} is not known: send application/x-protobuf, with proto=prometheus.WriteRequest or proto=io.prometheus.write.v2.Request"
+            )));
+        }
+    };
+    match text(header::CONTENT_ENCODING).as_str() {
+        "snappy" => Ok(version),
+        "" if version == Version::V1 => Ok(version),
+        other => Err(unsupported(format!("Content-Encoding {other:?} is not known: send snappy"))),
+    }
+}
+
+/// What became of a request's content.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Outcome {
+    /// Stored, or dropped as another replica's.
+    accepted: u64,
+    /// Why something was left out.
+    wrong: Vec<String>,
+}
+
+/// Puts together what is told of a request, of whose samples the engine stored all but some.
+fn outcome(written: &Written, offered: u64, refused_by_engine: u64) -> Outcome {
+    let mut wrong = Vec::new();
+    if let Some(reason) = &written.refusal {
+        wrong.push(format!("{} samples have labels that cannot be stored: {reason}", written.refused));
+    }
+    if refused_by_engine > 0 {
+        wrong.push(format!(
+            "{refused_by_engine} samples were refused: older than `series.retention_days`, further in the future than `series.max_ahead`, or of more series than `series.max_head_series`"
+        ));
+    }
+    if written.histograms > 0 {
+        wrong.push(format!(
+            "{} native histograms were left out: they are not supported, send classic histograms (send_native_histograms: false)",
+            written.histograms
+        ));
+    }
+    Outcome { accepted: offered - refused_by_engine + written.duplicates, wrong }
+}
+
+/// The handler.
+pub async fn write(State(state): State<Shared>, request: Request) -> Response {
+    let receive = &state.receive;
+    match store(receive, request).await {
+        Ok((version, outcome)) => answer(version, &outcome),
+        Err(refusal) => {
+            receive.counters.refused_requests_total.fetch_add(1, Relaxed);
+            tracing::debug!(status = refusal.0.as_u16(), message = %refusal.1, "remote write refused");
+            refusal.response()
+        }
+    }
+}
+
+fn answer(version: Version, outcome: &Outcome) -> Response {
+    let mut response = if outcome.wrong.is_empty() {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        let all = outcome.wrong.join("; ");
+        (StatusCode::BAD_REQUEST, format!("{all}; the other {} samples are stored\n", outcome.accepted)).into_response()
+    };
+    if version == Version::V2 {
+        let headers = response.headers_mut();
+        for (name, count) in [
+            ("x-prometheus-remote-write-samples-written", outcome.accepted),
+            ("x-prometheus-remote-write-histograms-written", 0),
+            ("x-prometheus-remote-write-exemplars-written", 0),
+        ] {
+            headers.insert(name, HeaderValue::from(count));
+        }
+    }
+    response
+}
+
+async fn store(receive: &Receive, request: Request) -> Result<(Version, Outcome), Refusal> {
+    let version = version(request.headers())?;
+    let (_turn, body) = body(receive, request).await?;
+    let receiver = Arc::clone(&receive.receiver);
+    let read = tokio::task::spawn_blocking(move || receiver.read(version, &body, now_ms())).await;
+    let mut written = read.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    let samples = std::mem::take(&mut written.samples);
+    let offered = samples.len() as u64;
+    let refused = if samples.is_empty() { 0 } else { receive.ingest.samples(samples).await? };
+    let counters = &receive.counters;
+    for (counter, by) in [
+        (&counters.requests_total, 1),
+        (&counters.samples_total, offered - refused),
+        (&counters.refused_samples_total, refused + written.refused),
+        (&counters.duplicate_samples_total, written.duplicates),
+        (&counters.histograms_total, written.histograms),
+        (&counters.exemplars_total, written.exemplars),
+    ] {
+        counter.fetch_add(by, Relaxed);
+    }
+    Ok((version, outcome(&written, offered, refused)))
+}
+
+/// The body, when it is this request's turn.
+async fn body(receive: &Receive, request: Request) -> Result<(SemaphorePermit<'_>, Bytes), Refusal> {
+    let limit = receive.receiver.config().max_bytes;
+    let too_large = || {
+        Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {limit} bytes (`receive.max_bytes`): send less at a time"))
+    };
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > limit) {
+        return Err(too_large());
+    }
+    let busy = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being written".to_owned());
+    let turn = tokio::time::timeout(PATIENCE, receive.turns.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+    let bytes = axum::body::to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
+    // Not 408: senders drop what is refused with a status below 500.
+    let late = |_| Refusal(StatusCode::SERVICE_UNAVAILABLE, "the body took too long to come".to_owned());
+    let bytes = tokio::time::timeout(SLOW_BODY, bytes).await.map_err(late)?.map_err(|_| too_large())?;
+    Ok((turn, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_by_the_headers() {
+        let of = |kind: &'static str, encoding: &'static str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::CONTENT_TYPE, kind), (header::CONTENT_ENCODING, encoding)] {
+                if !value.is_empty() {
+                    headers.insert(name, HeaderValue::from_static(value));
+                }
+            }
+            version(&headers).map_err(|refusal| refusal.0.as_u16())
+        };
+        let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+        assert_eq!(of("", ""), Ok(Version::V1));
+        assert_eq!(of("application/x-protobuf", "snappy"), Ok(Version::V1));
+        assert_eq!(of("application/x-protobuf; proto=prometheus.WriteRequest", "snappy"), Ok(Version::V1));
+        assert_eq!(of(v2, "snappy"), Ok(Version::V2));
+        assert_eq!((of(v2, ""), of(v2, "zstd"), of("application/json", "snappy")), (Err(415), Err(415), Err(415)));
+        assert_eq!(of("application/x-protobuf;proto=other.Request", "snappy"), Err(415));
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_and_the_rest_counts() {
+        let written = Written { refused: 2, refusal: Some("no name".to_owned()), histograms: 1, duplicates: 4, ..Written::default() };
+        let told = outcome(&written, 10, 3);
+        assert_eq!((told.accepted, told.wrong.len()), (11, 3));
+        let response = answer(Version::V2, &told);
+        assert_eq!(
+            (response.status(), &response.headers()["x-prometheus-remote-write-samples-written"]),
+            (StatusCode::BAD_REQUEST, &HeaderValue::from(11))
+        );
+        let response = answer(Version::V1, &outcome(&Written::default(), 10, 0));
+        assert_eq!((response.status(), response.headers().len()), (StatusCode::NO_CONTENT, 0));
+    }
+}

@@ -1,0 +1,79 @@
+//! Prometheus' protocols with the programs that speak them: what one side writes, both sides answer equally.
+
+use serde_json::Value;
+use shipwatch_tests::{Api, Server, peers::Peer, server::PASSWORD, wait_for};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Raw samples of a selector over the last hour, by the series' labels.
+async fn samples(api: &Api, selector: &str) -> BTreeMap<String, Vec<(i64, String)>> {
+    let (status, answer) = api.get("/api/v1/query", &[("query", &format!("{selector}[1h]"))]).await;
+    assert_eq!(status, 200, "{answer}");
+    let series = answer["data"]["result"].as_array().unwrap();
+    let point = |pair: &Value| ((pair[0].as_f64().unwrap() * 1_000.0).round() as i64, pair[1].as_str().unwrap().to_owned());
+    series.iter().map(|one| (one["metric"].to_string(), one["values"].as_array().unwrap().iter().map(point).collect())).collect()
+}
+
+fn remote(dir: &Path, server: &Server, more: &str) -> String {
+    let file = dir.join("password");
+    fs::write(&file, PASSWORD).unwrap();
+    let url = server.api().url().to_owned();
+    format!("url: {url}/api/v1/{more}\n  basic_auth:\n    username: admin\n    password_file: {}\n", file.display())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_prometheus_writes_to_us_is_what_it_has_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "").await;
+    let remote = remote(dir.path(), &server, "write");
+    let config = format!(
+        "scrape_configs:\n- job_name: itself\n  static_configs:\n  - targets: [\"127.0.0.1:{{port}}\"]\nremote_write:\n- {remote}  queue_config:\n    batch_send_deadline: 200ms\n"
+    );
+    let mut prometheus = Peer::prometheus(dir.path(), &config).await;
+    let (ours, theirs) = (server.api(), prometheus.api());
+    wait_for("ten scrapes", LIMIT, || async { ours.samples("up").await.filter(|all| all.len() >= 10) }).await;
+    let expected = samples(&theirs, "{job=\"itself\"}").await;
+    assert!(expected.len() > 300, "{}", expected.len());
+    // What it had when asked is here after it has sent the rest: it does so when it stops.
+    prometheus.stop();
+    let got = samples(&ours, "{job=\"itself\"}").await;
+    for (series, points) in &expected {
+        let ours = got.get(series).unwrap_or_else(|| panic!("{series} is missing"));
+        assert_eq!(&ours[..points.len()], points, "{series}");
+    }
+    let text = metrics(&ours).await;
+    assert!(number(&text, "shipwatch_receive_samples_total") >= expected.values().map(Vec::len).sum::<usize>() as f64, "{text}");
+    assert_eq!(number(&text, "shipwatch_receive_refused_samples_total"), 0.0);
+}
+
+async fn metrics(api: &Api) -> String {
+    let client = reqwest::Client::new();
+    client.get(format!("{}/metrics", api.url())).basic_auth("admin", Some(PASSWORD)).send().await.unwrap().text().await.unwrap()
+}
+
+fn number(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vmagent_writes_to_us() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "").await;
+    let ours = server.api();
+    let prometheus = Peer::prometheus(dir.path(), "").await;
+    let mut vmagent = Peer::vmagent(dir.path(), prometheus.port(), ours.url(), PASSWORD).await;
+    let up = "up{job=\"through_vmagent\"}";
+    wait_for("five scrapes", LIMIT, || async { ours.samples(up).await.filter(|all| all.len() >= 5) }).await;
+    vmagent.stop();
+    let all = samples(&ours, "{job=\"through_vmagent\"}").await;
+    assert!(all.len() > 300, "{}", all.len());
+    // Every series of a scrape has the scrape's time.
+    let times = |name: &str| {
+        all.iter()
+            .find(|(series, _)| series.contains(&format!("\"{name}\"")))
+            .map(|(_, points)| points.iter().map(|(at, _)| *at).collect::<Vec<_>>())
+    };
+    assert_eq!(times("up"), times("go_goroutines"));
+}
