@@ -4,6 +4,7 @@
 //! - [`agent`]: the agent's memory, CPU and wire bytes, beside node_exporter in the same run
 //! - [`fleet`]: simulated agents over real QUIC against a real server: `ingest` (as fast as it goes) and `swarm` (paced)
 //! - [`mask`]: masking speed, recall and precision; [`tail`]: tail, mask and ship; [`corpus`]: the log lines for both
+//! - [`series`]: the time-series engine in this process: disk, queries, memory, start
 //! - [`random`]: repeatable numbers; [`stack`]: servers and agents for one run; [`process`], [`usage`], [`api`]: processes, what they use, what they answer
 //! - [`report`]: figures as a table and as JSON
 //!
@@ -22,6 +23,7 @@ pub mod mask;
 pub mod process;
 pub mod random;
 pub mod report;
+pub mod series;
 pub mod stack;
 pub mod tail;
 pub mod usage;
