@@ -170,7 +170,7 @@ fn sealed(hosts: u32, days: u32, report: &mut Report) -> Result<()> {
 }
 
 fn names(count: u32) -> String {
-    (0..count).map(|at| format!("host-{:05}.example", at * 3)).collect::<Vec<_>>().join("|")
+    (0..count).map(|at| format!("host-{:05}\\\\.example", at * 3)).collect::<Vec<_>>().join("|")
 }
 
 fn time_query(
@@ -185,7 +185,7 @@ fn time_query(
     let options = EvalOptions::new(engine.config());
     let mut times = Vec::new();
     for run in 0..RUNS {
-        let end = end + run * 15 * SECOND;
+        let end = end - (RUNS - 1 - run) * 15 * SECOND;
         let begun = Instant::now();
         let output = if length == 0 {
             eval_instant(engine, query, end, &options)

@@ -1,18 +1,23 @@
 //! The bytes of a chunk: the samples of one series in one window.
 //!
 //! ```text
-//! version: u8 = 1 | crc32 of the rest: u32 LE | count: varint | first time: signed varint
+//! version: u8 = 2 | crc32 of the rest: u32 LE | count: varint | first time: signed varint
 //! | kind of times: u8 | times | kind of values: u8 | values
 //! times : 0 = step: varint       | 1 = length: varint, pco of u64 offsets from the first time | 2 = count offsets u64 LE
 //! values: 0 = bits: u64 LE       | 1 = length: varint, pco of f64            | 2 = count times f64 LE
+//!         | 3 = one whole number: signed varint | 4 = decimals, see `decimals`
 //! ```
+//! Version 1 is the same without the last two kinds of values.
 //!
 //! # Invariants
 //! - Decoding gives back every bit, NaN payloads and stale markers included.
 //! - Any bytes can be given to [`decode`]: what was not written by [`encode`] is an error, never a panic, and the memory taken
 //!   is bounded by [`MAX_SAMPLES`].
 
-use super::varint::{Reader, put, put_bytes, put_signed};
+use super::{
+    decimals,
+    varint::{Reader, put, put_bytes, put_signed},
+};
 use pco::{ChunkConfig, DeltaSpec, standalone};
 
 /// Length of a window: chunks never cross its borders, and a day holds twelve.
@@ -21,13 +26,16 @@ pub(crate) const WINDOW_MS: i64 = 2 * 3_600_000;
 /// One sample each millisecond of a window.
 pub(crate) const MAX_SAMPLES: usize = WINDOW_MS as usize;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const OLDEST: u8 = 1;
 const TIMES_STEP: u8 = 0;
 const TIMES_PCO: u8 = 1;
 const TIMES_PLAIN: u8 = 2;
 const VALUES_SAME: u8 = 0;
 const VALUES_PCO: u8 = 1;
 const VALUES_PLAIN: u8 = 2;
+const VALUES_WHOLE: u8 = 3;
+const VALUES_DECIMALS: u8 = 4;
 
 /// Start of the window that a time lies in.
 pub(crate) const fn window_of(ts: i64) -> i64 {
@@ -75,8 +83,21 @@ fn encode_times(out: &mut Vec<u8>, ts: &[i64], first: i64) {
 fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
     let bits = values.first().map_or(0, |value| value.to_bits());
     if values.iter().all(|value| value.to_bits() == bits) {
-        out.push(VALUES_SAME);
-        out.extend_from_slice(&bits.to_le_bytes());
+        match decimals::whole(f64::from_bits(bits)) {
+            Some(whole) => {
+                out.push(VALUES_WHOLE);
+                put_signed(out, whole);
+            }
+            None => {
+                out.push(VALUES_SAME);
+                out.extend_from_slice(&bits.to_le_bytes());
+            }
+        }
+        return;
+    }
+    if let Some(body) = decimals::encode(values) {
+        out.push(VALUES_DECIMALS);
+        out.extend_from_slice(&body);
         return;
     }
     match standalone::simple_compress(values, &ChunkConfig::default()) {
@@ -95,7 +116,7 @@ fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
 pub(crate) fn decode(bytes: &[u8]) -> Result<Columns, &'static str> {
     let mut reader = Reader(bytes);
     match reader.byte() {
-        Some(VERSION) => {}
+        Some(OLDEST..=VERSION) => {}
         Some(_) => return Err("chunk of an unknown version"),
         None => return Err("chunk is empty"),
     }
@@ -150,6 +171,8 @@ fn decode_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<f64>> {
         VALUES_SAME => Some(vec![float(reader.array()?); count]),
         VALUES_PCO => decompress(reader.bytes()?, count),
         VALUES_PLAIN => (0..count).map(|_| reader.array().map(float)).collect(),
+        VALUES_WHOLE => decimals::of_whole(reader.signed()?).map(|value| vec![value; count]),
+        VALUES_DECIMALS => decimals::decode(std::mem::take(&mut reader.0), count),
         _ => None,
     }
 }
@@ -230,7 +253,7 @@ mod tests {
     #[test]
     fn regular_constant_chunks_are_small() {
         let ts: Vec<i64> = (0..480).map(|at| 1_700_000_000_000 + at * 15_000).collect();
-        assert!(encode(&ts, &vec![1.0; 480]).len() < 30);
+        assert!(encode(&ts, &vec![1.0; 480]).len() < 20);
         let counter: Vec<f64> = (0..480).map(|at| f64::from(at) * 0.25).collect();
         assert!(encode(&ts, &counter).len() < 480 / 2);
     }

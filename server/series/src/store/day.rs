@@ -209,6 +209,9 @@ fn decode_list(blob: &[u8]) -> Vec<u32> {
     out
 }
 
+/// Series whose labels, and pairs which, an open day file keeps.
+const KEPT: usize = 4_096;
+
 /// Name and value of a label.
 type Pair = (Box<str>, Box<str>);
 
@@ -218,12 +221,14 @@ pub(crate) struct DayReader {
     connection: Connection,
     path: PathBuf,
     pairs: RefCell<HashMap<i64, Pair>>,
+    /// Of series that were asked for: what a day has under a number never changes.
+    labels: RefCell<HashMap<u32, Arc<Labels>>>,
 }
 
 impl DayReader {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let connection = sqlite::open(path, Mode::Read, MIGRATIONS)?;
-        Ok(Self { connection, path: path.to_owned(), pairs: RefCell::default() })
+        Ok(Self { connection, path: path.to_owned(), pairs: RefCell::default(), labels: RefCell::default() })
     }
 
     fn wrong(&self) -> impl Fn(rusqlite::Error) -> Error {
@@ -255,9 +260,16 @@ impl DayReader {
     pub(crate) fn labels(&self, series: &[u32]) -> Result<Vec<Arc<Labels>>, Error> {
         let mut read = self.connection.prepare("SELECT labels FROM series WHERE id = ?1").map_err(self.wrong())?;
         let mut pair = self.connection.prepare("SELECT name, value FROM pairs WHERE id = ?1").map_err(self.wrong())?;
-        let mut known = self.pairs.borrow_mut();
+        let (mut known, mut kept) = (self.pairs.borrow_mut(), self.labels.borrow_mut());
+        if known.len() > KEPT {
+            known.clear();
+        }
         let mut all = Vec::with_capacity(series.len());
         for id in series {
+            if let Some(labels) = kept.get(id) {
+                all.push(labels.clone());
+                continue;
+            }
             let blob: Vec<u8> = read.query_row([id], |row| row.get(0)).map_err(|e| self.missing(e, "a series"))?;
             let (mut reader, mut ids) = (Reader(&blob), Vec::new());
             while let Some(id) = reader.number() {
@@ -271,7 +283,11 @@ impl DayReader {
             }
             let pairs = ids.iter().filter_map(|id| known.get(id).cloned());
             let labels = Labels::new(pairs).map_err(|e| Error::corrupt(&self.path, format!("series {id}: {e}")))?;
-            all.push(Arc::new(labels));
+            let labels = Arc::new(labels);
+            if kept.len() < KEPT {
+                kept.insert(*id, labels.clone());
+            }
+            all.push(labels);
         }
         Ok(all)
     }
