@@ -38,6 +38,7 @@ mod day;
 mod decimals;
 mod finder;
 mod frames;
+mod group;
 mod head;
 mod index;
 mod part;

@@ -7,7 +7,8 @@
 //! values: 0 = bits: u64 LE       | 1 = length: varint, pco of f64            | 2 = count times f64 LE
 //!         | 3 = one whole number: signed varint | 4 = decimals, see `decimals`
 //! ```
-//! Version 1 is the same without the last two kinds of values.
+//! Version 1 is the same without the last two kinds of values. In a group (see `group`) a chunk is bare: `version: u8 = 3`, times
+//! and values only; the group has the rest, checksum included.
 //!
 //! # Invariants
 //! - Decoding gives back every bit, NaN payloads and stale markers included.
@@ -16,6 +17,7 @@
 
 use super::{
     decimals,
+    part::Block,
     varint::{Reader, put, put_bytes, put_signed},
 };
 use pco::{ChunkConfig, DeltaSpec, standalone};
@@ -28,6 +30,7 @@ pub(crate) const MAX_SAMPLES: usize = WINDOW_MS as usize;
 
 const VERSION: u8 = 2;
 const OLDEST: u8 = 1;
+const BARE: u8 = 3;
 const TIMES_STEP: u8 = 0;
 const TIMES_PCO: u8 = 1;
 const TIMES_PLAIN: u8 = 2;
@@ -56,6 +59,14 @@ pub(crate) fn encode(ts: &[i64], values: &[f64]) -> Vec<u8> {
     encode_values(&mut out, values);
     let crc = crc32fast::hash(&out[5..]);
     out[1..5].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// As [`encode`], without what a group has.
+pub(crate) fn encode_bare(ts: &[i64], values: &[f64]) -> Vec<u8> {
+    let mut out = vec![BARE];
+    encode_times(&mut out, ts, ts.first().copied().unwrap_or(0));
+    encode_values(&mut out, values);
     out
 }
 
@@ -113,7 +124,19 @@ fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
 }
 
 /// Decodes a chunk. The error says what is wrong with it.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Columns, &'static str> {
+pub(crate) fn decode(block: &Block) -> Result<Columns, &'static str> {
+    match block.body.split_first() {
+        Some((&BARE, body)) => {
+            let count = (block.count as usize).min(MAX_SAMPLES);
+            let columns = decode_columns(&mut Reader(body), count, block.t0);
+            columns.filter(|(ts, _)| ts.last() == Some(&block.t1)).ok_or("chunk has a wrong structure")
+        }
+        _ => decode_whole(&block.body),
+    }
+}
+
+/// Decodes a chunk with a checksum of its own.
+pub(crate) fn decode_whole(bytes: &[u8]) -> Result<Columns, &'static str> {
     let mut reader = Reader(bytes);
     match reader.byte() {
         Some(OLDEST..=VERSION) => {}
@@ -130,6 +153,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Columns, &'static str> {
 fn decode_body(reader: &mut Reader<'_>) -> Option<Columns> {
     let count = usize::try_from(reader.number()?).ok().filter(|count| (1..=MAX_SAMPLES).contains(count))?;
     let first = reader.signed()?;
+    decode_columns(reader, count, first)
+}
+
+fn decode_columns(reader: &mut Reader<'_>, count: usize, first: i64) -> Option<Columns> {
     let ts = decode_times(reader, count, first)?;
     let values = decode_values(reader, count)?;
     reader.0.is_empty().then_some((ts, values))
@@ -216,15 +243,15 @@ mod tests {
         #[test]
         fn chunks_round_trip(samples in proptest::collection::btree_map(-5_000_000i64..5_000_000, value(), 1..300)) {
             let (ts, values): Columns = samples.into_iter().unzip();
-            let (ts_back, values_back) = decode(&encode(&ts, &values)).unwrap();
+            let (ts_back, values_back) = decode_whole(&encode(&ts, &values)).unwrap();
             prop_assert_eq!(&ts, &ts_back);
             prop_assert_eq!(bits(&values), bits(&values_back));
         }
 
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(decode(&bytes).is_err());
-            let _ = decode(&sealed(&bytes));
+            prop_assert!(decode_whole(&bytes).is_err());
+            let _ = decode_whole(&sealed(&bytes));
         }
 
         #[test]
@@ -234,7 +261,7 @@ mod tests {
             let mut body = encode(&ts, &values)[5..].to_vec();
             let at = at % body.len();
             body[at] ^= flip;
-            if let Ok((ts, values)) = decode(&sealed(&body)) {
+            if let Ok((ts, values)) = decode_whole(&sealed(&body)) {
                 prop_assert_eq!(ts.len(), values.len());
             }
         }
@@ -246,7 +273,7 @@ mod tests {
         for at in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[at / 8] ^= 1 << (at % 8);
-            assert!(decode(&bad).is_err(), "bit {at}");
+            assert!(decode_whole(&bad).is_err(), "bit {at}");
         }
     }
 

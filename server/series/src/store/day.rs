@@ -1,16 +1,19 @@
 //! A day file `YYYY-MM-DD.db`: the sealed chunks of one UTC day.
 //!
 //! `pairs` is both the dictionary of label pairs and the index: each row has the series that carry the pair, as growing
-//! varint deltas. A series is the list of its pairs' ids. A chunk's key is `series << 4 | window of the day`, so that the
-//! chunks of a series lie together.
+//! varint deltas. A series is the list of its pairs' ids. The chunks of 128 series in a window are one row of `groups`, with
+//! the key `series / 128 << 4 | window of the day`: series are numbered in the order of their labels by the first seal, so a
+//! metric of all hosts lies together. `chunks` is of format 1, one row per series and window; such rows are read, and move into
+//! their group when the group is written.
 //!
 //! # Invariants
-//! - One chunk per series and window. Sealing into a window that has one merges both, the newer value winning, and replaces it:
+//! - One chunk per series and window, but for a row of format 1 and what a group has beside it: never both for one series. Sealing into a window that has one merges both, the newer value winning, and replaces it:
 //!   sealing the same samples again changes nothing.
 //! - A series, its pairs and its chunks appear in the same transaction.
 
 use super::{
-    chunk::{self, Columns, WINDOW_MS},
+    chunk::{self, WINDOW_MS},
+    group::{self, Chunks},
     index::{Lookup, union},
     part::{Block, Piece, merge},
     sqlite::{self, Mode},
@@ -21,7 +24,7 @@ use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use shipwatch_common::model::Labels;
 use std::{
     cell::RefCell,
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -31,12 +34,20 @@ pub(crate) const DAY_MS: i64 = 86_400_000;
 
 const WINDOW_BITS: u32 = 4;
 
-pub(crate) const MIGRATIONS: &[&str] = &["
+/// Groups that wait for more of their series before they are written; bounds the memory of a seal.
+const PENDING_GROUPS: usize = 64;
+
+pub(crate) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta(version INTEGER NOT NULL);
     CREATE TABLE pairs(id INTEGER PRIMARY KEY, name TEXT NOT NULL, value TEXT NOT NULL, series BLOB NOT NULL, UNIQUE(name, value));
     CREATE TABLE series(id INTEGER PRIMARY KEY, labels BLOB NOT NULL UNIQUE);
     CREATE TABLE chunks(key INTEGER PRIMARY KEY, t0 INTEGER NOT NULL, t1 INTEGER NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL);
-"];
+",
+    "
+    CREATE TABLE groups(key INTEGER PRIMARY KEY, body BLOB NOT NULL);
+",
+];
 
 /// Days since 1970-01-01.
 pub(crate) const fn day_of(ts: i64) -> i64 {
@@ -84,7 +95,7 @@ pub(crate) fn write(path: &Path, day: i64, parts: &[(Arc<Labels>, Vec<Piece>)], 
 
 fn write_parts(connection: &Connection, path: &Path, day: i64, parts: &[(Arc<Labels>, Vec<Piece>)]) -> Result<Written, Error> {
     let wrong = |e: rusqlite::Error| sqlite::error("write", path, &e);
-    let mut writer = Writer::new(connection).map_err(wrong)?;
+    let mut writer = Writer::new(connection, day).map_err(wrong)?;
     let (first, last) = (day * DAY_MS, (day + 1) * DAY_MS - 1);
     let mut written = Written::default();
     for (labels, pieces) in parts {
@@ -97,12 +108,12 @@ fn write_parts(connection: &Connection, path: &Path, day: i64, parts: &[(Arc<Lab
         while from < ts.len() {
             let window = chunk::window_of(ts[from]);
             let to = from + ts[from..].partition_point(|at| *at < window + WINDOW_MS);
-            let key = (series << WINDOW_BITS) | ((window - first) / WINDOW_MS);
-            writer.put_chunk(key, &ts[from..to], &values[from..to], &mut written).map_err(wrong)?;
+            let window = (window - first) / WINDOW_MS;
+            writer.put_chunk(series, window, &ts[from..to], &values[from..to], &mut written).map_err(wrong)?;
             from = to;
         }
     }
-    writer.finish().map_err(wrong)?;
+    writer.finish(&mut written).map_err(wrong)?;
     Ok(written)
 }
 
@@ -115,12 +126,19 @@ struct Writer<'c> {
     find_series: Statement<'c>,
     add_series: Statement<'c>,
     find_chunk: Statement<'c>,
-    put_chunk: Statement<'c>,
+    drop_chunk: Statement<'c>,
+    find_group: Statement<'c>,
+    put_group: Statement<'c>,
+    /// Whether there are rows of format 1.
+    has_chunks: bool,
+    day: i64,
+    /// Chunks that wait for others of their group.
+    pending: BTreeMap<i64, Chunks>,
     connection: &'c Connection,
 }
 
 impl<'c> Writer<'c> {
-    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+    fn new(connection: &'c Connection, day: i64) -> rusqlite::Result<Self> {
         Ok(Self {
             pairs: HashMap::new(),
             added: HashMap::new(),
@@ -129,7 +147,12 @@ impl<'c> Writer<'c> {
             find_series: connection.prepare("SELECT id FROM series WHERE labels = ?1")?,
             add_series: connection.prepare("INSERT INTO series(labels) VALUES (?1)")?,
             find_chunk: connection.prepare("SELECT t0, t1, n, body FROM chunks WHERE key = ?1")?,
-            put_chunk: connection.prepare("INSERT OR REPLACE INTO chunks(key, t0, t1, n, body) VALUES (?1, ?2, ?3, ?4, ?5)")?,
+            drop_chunk: connection.prepare("DELETE FROM chunks WHERE key = ?1")?,
+            find_group: connection.prepare("SELECT body FROM groups WHERE key = ?1")?,
+            put_group: connection.prepare("INSERT OR REPLACE INTO groups(key, body) VALUES (?1, ?2)")?,
+            has_chunks: connection.query_row("SELECT 1 FROM chunks LIMIT 1", [], |_| Ok(())).optional()?.is_some(),
+            day,
+            pending: BTreeMap::new(),
             connection,
         })
     }
@@ -160,23 +183,55 @@ impl<'c> Writer<'c> {
         Ok(series)
     }
 
-    fn put_chunk(&mut self, key: i64, ts: &[i64], values: &[f64], written: &mut Written) -> rusqlite::Result<()> {
-        let before = self.find_chunk.query_row([key], block).optional()?;
-        let merged: Option<Columns> = before.map(|before| {
-            let fresh = ts.iter().copied().zip(values.iter().copied()).collect();
-            merge(&[Piece::Block(before), Piece::Plain(fresh)], i64::MIN, i64::MAX, &mut |_| written.damaged += 1)
-        });
-        let (ts, values) = merged.as_ref().map_or((ts, values), |(ts, values)| (ts.as_slice(), values.as_slice()));
-        let (Some(t0), Some(t1)) = (ts.first(), ts.last()) else { return Ok(()) };
-        let body = chunk::encode(ts, values);
-        self.put_chunk.execute(params![key, t0, t1, ts.len() as i64, body])?;
-        written.chunks += 1;
-        written.samples += ts.len() as u64;
+    fn put_chunk(&mut self, series: i64, window: i64, ts: &[i64], values: &[f64], written: &mut Written) -> rusqlite::Result<()> {
+        let mut fresh = new_block(ts, values);
+        if self.has_chunks {
+            let key = (series << WINDOW_BITS) | window;
+            if let Some(before) = self.find_chunk.query_row([key], block).optional()? {
+                fresh = merge_blocks(before, fresh, written);
+                self.drop_chunk.execute([key])?;
+            }
+        }
+        let group = i64::from(group::SERIES);
+        let key = (series / group) << WINDOW_BITS | window;
+        self.pending.entry(key).or_default().insert((series % group) as u8, fresh);
+        if self.pending.len() > PENDING_GROUPS {
+            self.flush(written)?;
+        }
         Ok(())
     }
 
-    /// Brings the postings up to date.
-    fn finish(self) -> rusqlite::Result<()> {
+    /// Writes the groups that wait, together with what they have already.
+    fn flush(&mut self, written: &mut Written) -> rusqlite::Result<()> {
+        for (key, fresh) in std::mem::take(&mut self.pending) {
+            let window = window_start(self.day, key);
+            let before: Option<Vec<u8>> = self.find_group.query_row([key], |row| row.get(0)).optional()?;
+            let mut chunks = match before.map(|bytes| group::decode(window, &bytes, |_| true)) {
+                Some(Ok(chunks)) => chunks,
+                Some(Err(_)) => {
+                    written.damaged += 1;
+                    Chunks::new()
+                }
+                None => Chunks::new(),
+            };
+            for (place, block) in fresh {
+                let block = match chunks.remove(&place) {
+                    Some(before) => merge_blocks(before, block, written),
+                    None => block,
+                };
+                written.chunks += 1;
+                written.samples += u64::from(block.count);
+                chunks.insert(place, block);
+            }
+            let body = group::encode(window, &chunks).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+            self.put_group.execute(params![key, body])?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits and brings the postings up to date.
+    fn finish(mut self, written: &mut Written) -> rusqlite::Result<()> {
+        self.flush(written)?;
         let mut read = self.connection.prepare("SELECT series FROM pairs WHERE id = ?1")?;
         let mut write = self.connection.prepare("UPDATE pairs SET series = ?2 WHERE id = ?1")?;
         for (pair, mut added) in self.added {
@@ -191,6 +246,29 @@ impl<'c> Writer<'c> {
         }
         Ok(())
     }
+}
+
+/// Number of the window in the day that a time lies in, or is nearest to.
+fn window_in(day: i64, ts: i64) -> i64 {
+    (ts.clamp(day * DAY_MS, (day + 1) * DAY_MS - 1) - day * DAY_MS) / WINDOW_MS
+}
+
+/// Start of a group's window.
+fn window_start(day: i64, key: i64) -> i64 {
+    day * DAY_MS + (key & ((1 << WINDOW_BITS) - 1)) * WINDOW_MS
+}
+
+/// A chunk of a group; the samples are at least one.
+fn new_block(ts: &[i64], values: &[f64]) -> Block {
+    let (t0, t1) = (ts.first().copied().unwrap_or(0), ts.last().copied().unwrap_or(0));
+    Block { t0, t1, count: ts.len() as u32, body: chunk::encode_bare(ts, values).into() }
+}
+
+/// Both together; the fresh one wins.
+fn merge_blocks(before: Block, fresh: Block, written: &mut Written) -> Block {
+    let both = [Piece::Block(before), Piece::Block(fresh)];
+    let (ts, values) = merge(&both, i64::MIN, i64::MAX, &mut |_| written.damaged += 1);
+    new_block(&ts, &values)
 }
 
 fn block(row: &rusqlite::Row<'_>) -> rusqlite::Result<Block> {
@@ -245,7 +323,7 @@ impl DayReader {
         if !has_wal && told as u64 != size {
             return Err(Error::corrupt(&self.path, format!("it has {size} bytes, its header tells {told}")));
         }
-        for table in ["pairs", "series", "chunks"] {
+        for table in ["pairs", "series", "chunks", "groups"] {
             one(&format!("SELECT rowid FROM {table} ORDER BY rowid LIMIT 1"))?;
             one(&format!("SELECT rowid FROM {table} ORDER BY rowid DESC LIMIT 1"))?;
         }
@@ -299,15 +377,56 @@ impl DayReader {
         }
     }
 
-    /// Chunks of series that overlap `[t0, t1]`, in the order of the series.
-    pub(crate) fn chunks(&self, series: &[u32], day: i64, t0: i64, t1: i64) -> Result<Vec<Vec<Piece>>, Error> {
+    /// Chunks of series that overlap `[t0, t1]`, in the order of the series, which grow. `damaged` is told of groups that cannot
+    /// be read.
+    pub(crate) fn chunks(
+        &self,
+        series: &[u32],
+        day: i64,
+        (t0, t1): (i64, i64),
+        damaged: &mut dyn FnMut(&'static str),
+    ) -> Result<Vec<Vec<Piece>>, Error> {
+        let mut all = self.old_chunks(series, day, t0, t1)?;
+        let mut read = self.connection.prepare("SELECT key, body FROM groups WHERE key BETWEEN ?1 AND ?2").map_err(self.wrong())?;
+        let mut from = 0;
+        while let Some(first) = series.get(from) {
+            let group = first / group::SERIES;
+            let to = from + series[from..].partition_point(|id| id / group::SERIES == group);
+            let places: Vec<u8> = series[from..to].iter().map(|id| (id % group::SERIES) as u8).collect();
+            let key = i64::from(group) << WINDOW_BITS;
+            let mut rows = read.query([key | window_in(day, t0), key | window_in(day, t1)]).map_err(self.wrong())?;
+            while let Some(row) = rows.next().map_err(self.wrong())? {
+                let key = row.get(0).map_err(self.wrong())?;
+                let body = row.get_ref(1).and_then(|body| Ok(body.as_blob()?)).map_err(self.wrong())?;
+                match group::decode(window_start(day, key), body, |place| places.binary_search(&place).is_ok()) {
+                    Ok(chunks) => {
+                        for (place, block) in chunks.into_iter().filter(|(_, block)| block.t0 <= t1 && block.t1 >= t0) {
+                            if let Ok(at) = places.binary_search(&place) {
+                                all[from + at].push(Piece::Block(block));
+                            }
+                        }
+                    }
+                    Err(reason) => damaged(reason),
+                }
+            }
+            from = to;
+        }
+        Ok(all)
+    }
+
+    /// Chunks of format 1.
+    fn old_chunks(&self, series: &[u32], day: i64, t0: i64, t1: i64) -> Result<Vec<Vec<Piece>>, Error> {
+        let any = self.connection.query_row("SELECT 1 FROM chunks LIMIT 1", [], |_| Ok(())).optional().map_err(self.wrong())?;
+        if any.is_none() {
+            return Ok(vec![Vec::new(); series.len()]);
+        }
         let sql = "SELECT t0, t1, n, body FROM chunks WHERE key BETWEEN ?1 AND ?2 AND t0 <= ?4 AND t1 >= ?3 ORDER BY key";
         let mut read = self.connection.prepare(sql).map_err(self.wrong())?;
-        let window = |ts: i64| (ts.clamp(day * DAY_MS, (day + 1) * DAY_MS - 1) - day * DAY_MS) / WINDOW_MS;
         let mut all = Vec::with_capacity(series.len());
         for id in series {
             let key = i64::from(*id) << WINDOW_BITS;
-            let rows = read.query_map(params![key | window(t0), key | window(t1), t0, t1], block).map_err(self.wrong())?;
+            let keys = params![key | window_in(day, t0), key | window_in(day, t1), t0, t1];
+            let rows = read.query_map(keys, block).map_err(self.wrong())?;
             let blocks: rusqlite::Result<Vec<Piece>> = rows.map(|row| row.map(Piece::Block)).collect();
             all.push(blocks.map_err(self.wrong())?);
         }

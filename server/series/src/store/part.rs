@@ -67,7 +67,7 @@ pub(crate) fn merge<'a>(
         match piece {
             Piece::Plain(samples) => samples.iter().for_each(|(at, value)| push(*at, *value)),
             Piece::Tail(tail) => tail.iter().for_each(|(at, value)| push(at, value)),
-            Piece::Block(block) => match chunk::decode(&block.body) {
+            Piece::Block(block) => match chunk::decode(block) {
                 Ok((ts, values)) => ts.iter().zip(&values).for_each(|(at, value)| push(*at, *value)),
                 Err(reason) => damaged(reason),
             },

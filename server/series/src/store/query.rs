@@ -133,12 +133,16 @@ impl Source for Engine {
         }
         // Whole blocks are counted before anything is decompressed; parts of blocks after.
         let mut whole = 0;
+        let mut damaged = |reason| {
+            self.counters.damaged_chunks.fetch_add(1, Relaxed);
+            warn!(reason, "left a damaged group out");
+        };
         self.for_days(t0, t1, |day, reader| {
             limits.check_time()?;
             let series = reader.find(matchers)?;
             limits.check_series(series.len())?;
             let labels = reader.labels(&series)?;
-            for (labels, pieces) in labels.into_iter().zip(reader.chunks(&series, day, t0, t1)?) {
+            for (labels, pieces) in labels.into_iter().zip(reader.chunks(&series, day, (t0, t1), &mut damaged)?) {
                 let inside = |piece: &&Piece| matches!(piece, Piece::Block(block) if block.t0 >= t0 && block.t1 <= t1);
                 whole += pieces.iter().filter(inside).map(Piece::count).sum::<u64>();
                 limits.check_samples(whole)?;
