@@ -35,6 +35,7 @@
 
 mod chunk;
 mod day;
+mod day_reader;
 mod decimals;
 mod finder;
 mod frames;
@@ -52,7 +53,8 @@ mod writer;
 pub use recover::{Moved, OpenReport};
 
 use crate::{config::Config, error::Error};
-use day::{DAY_MS, DayReader};
+use day::DAY_MS;
+use day_reader::DayReader;
 use head::{Generation, Head};
 use part::Piece;
 use shipwatch_common::{

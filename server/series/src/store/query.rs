@@ -5,8 +5,8 @@
 //! - Nothing is decompressed while the head is locked: a reader holds the writer up for the copy of tails only.
 
 use super::{
-    Engine,
-    day::{self, DayReader},
+    Engine, day,
+    day_reader::DayReader,
     lock,
     part::{Piece, merge},
     read_lock,
