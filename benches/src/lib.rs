@@ -5,6 +5,7 @@
 //! - [`fleet`]: simulated agents over real QUIC against a real server: `ingest` (as fast as it goes) and `swarm` (paced)
 //! - [`peers`]: the series engine beside VictoriaMetrics and Prometheus
 //! - [`mask`]: masking speed, recall and precision; [`tail`]: tail, mask and ship; [`corpus`]: the log lines for both
+//! - [`series`]: the time-series engine in this process: disk, queries, memory, start
 //! - [`random`]: repeatable numbers; [`stack`]: servers and agents for one run; [`process`], [`usage`], [`api`]: processes, what they use, what they answer
 //! - [`report`]: figures as a table and as JSON
 //!
@@ -24,6 +25,7 @@ pub mod peers;
 pub mod process;
 pub mod random;
 pub mod report;
+pub mod series;
 pub mod stack;
 pub mod tail;
 pub mod usage;

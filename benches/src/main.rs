@@ -5,7 +5,7 @@ use shipwatch_benches::{
     agent, fleet, mask, peers,
     process::{self, Programs, Surroundings},
     report::Report,
-    tail,
+    series, tail,
 };
 use shipwatch_common::{shutdown, time::parse_duration};
 use std::{ffi::OsString, io::Write as _, process::ExitCode, time::Duration};
@@ -77,6 +77,18 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The time-series engine in this process: disk, queries, memory, start.
+    Series {
+        /// Hosts that are asked for.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=5_000))]
+        hosts: u32,
+        /// Series of each.
+        #[arg(long, default_value_t = 534, value_parser = clap::value_parser!(u16).range(48..=5_000))]
+        series: u16,
+        /// Days of the long ranges.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=60))]
+        days: u32,
+    },
     /// A log file through the agent into the server: tail, mask, ship, store.
     Tail {
         /// Size of the generated log.
@@ -143,6 +155,10 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
             peers::run(&options, &programs()?).await
         }
         Command::Mask { megabytes, seed } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed)).await?,
+        Command::Series { hosts, series, days } => {
+            let options = series::Options { hosts, series: series.into(), days };
+            tokio::task::spawn_blocking(move || series::run(&options)).await?
+        }
         Command::Tail { megabytes, rate, seed } => tail::run(&tail::Options { megabytes, rate, seed }, &programs()?).await,
     }
 }

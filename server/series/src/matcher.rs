@@ -80,6 +80,22 @@ impl Matcher {
         &self.value
     }
 
+    /// The only values that a regular expression such as `a|b\.c` matches, if it is a list of texts.
+    pub(crate) fn alternatives(&self) -> Option<Vec<String>> {
+        let (mut all, mut text) = (Vec::new(), String::new());
+        let mut chars = self.value.chars();
+        while let Some(char) = chars.next() {
+            match char {
+                '|' => all.push(std::mem::take(&mut text)),
+                '\\' => text.push(chars.next().filter(|char| "\\.+*?()|[]{}^$-".contains(*char))?),
+                '.' | '+' | '*' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+                char => text.push(char),
+            }
+        }
+        all.push(text);
+        (self.op == MatchOp::Regex && !all.contains(&String::new())).then_some(all)
+    }
+
     /// Whether a label's value meets the condition; empty stands for "no such label".
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {
@@ -171,6 +187,15 @@ mod tests {
         ] {
             let matcher = Matcher::new(op, "l", pattern).unwrap();
             assert_eq!(matcher.matches(value), expected, "{matcher} on {value:?}");
+        }
+    }
+
+    #[test]
+    fn lists_of_texts_are_told_from_other_expressions() {
+        let of = |pattern: &str| Matcher::new(MatchOp::Regex, "l", pattern).unwrap().alternatives();
+        assert_eq!(of(r"a|b\.c-d"), Some(vec!["a".to_owned(), "b.c-d".to_owned()]));
+        for other in ["a.c", "a|", "(a|b)", r"\d", "a+", "[ab]", "a{2}", "^a"] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 

@@ -35,8 +35,11 @@
 
 mod chunk;
 mod day;
+mod day_reader;
+mod decimals;
 mod finder;
 mod frames;
+mod group;
 mod head;
 mod index;
 mod part;
@@ -50,7 +53,8 @@ mod writer;
 pub use recover::{Moved, OpenReport};
 
 use crate::{config::Config, error::Error};
-use day::{DAY_MS, DayReader};
+use day::DAY_MS;
+use day_reader::DayReader;
 use head::{Generation, Head};
 use part::Piece;
 use shipwatch_common::{
@@ -75,8 +79,8 @@ use writer::{Counters, Message, Reply, Writer};
 /// Appends that may wait for the writer before callers block.
 const QUEUE: usize = 256;
 
-/// Day files that stay open between queries.
-const IDLE_READERS: usize = 16;
+/// Day files that stay open between queries: a month and more, each with a cache of a quarter of a megabyte.
+const IDLE_READERS: usize = 40;
 
 /// Samples from one source, to be applied once.
 #[derive(Clone, Debug, Default)]

@@ -1,18 +1,25 @@
 //! The bytes of a chunk: the samples of one series in one window.
 //!
 //! ```text
-//! version: u8 = 1 | crc32 of the rest: u32 LE | count: varint | first time: signed varint
+//! version: u8 = 2 | crc32 of the rest: u32 LE | count: varint | first time: signed varint
 //! | kind of times: u8 | times | kind of values: u8 | values
 //! times : 0 = step: varint       | 1 = length: varint, pco of u64 offsets from the first time | 2 = count offsets u64 LE
 //! values: 0 = bits: u64 LE       | 1 = length: varint, pco of f64            | 2 = count times f64 LE
+//!         | 3 = one whole number: signed varint | 4 = decimals, see `decimals`
 //! ```
+//! Version 1 is the same without the last two kinds of values. In a group (see `group`) a chunk is bare: `version: u8 = 3`, times
+//! and values only; the group has the rest, checksum included.
 //!
 //! # Invariants
 //! - Decoding gives back every bit, NaN payloads and stale markers included.
 //! - Any bytes can be given to [`decode`]: what was not written by [`encode`] is an error, never a panic, and the memory taken
 //!   is bounded by [`MAX_SAMPLES`].
 
-use super::varint::{Reader, put, put_bytes, put_signed};
+use super::{
+    decimals,
+    part::Block,
+    varint::{Reader, put, put_bytes, put_signed},
+};
 use pco::{ChunkConfig, DeltaSpec, standalone};
 
 /// Length of a window: chunks never cross its borders, and a day holds twelve.
@@ -21,13 +28,17 @@ pub(crate) const WINDOW_MS: i64 = 2 * 3_600_000;
 /// One sample each millisecond of a window.
 pub(crate) const MAX_SAMPLES: usize = WINDOW_MS as usize;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const OLDEST: u8 = 1;
+const BARE: u8 = 3;
 const TIMES_STEP: u8 = 0;
 const TIMES_PCO: u8 = 1;
 const TIMES_PLAIN: u8 = 2;
 const VALUES_SAME: u8 = 0;
 const VALUES_PCO: u8 = 1;
 const VALUES_PLAIN: u8 = 2;
+const VALUES_WHOLE: u8 = 3;
+const VALUES_DECIMALS: u8 = 4;
 
 /// Start of the window that a time lies in.
 pub(crate) const fn window_of(ts: i64) -> i64 {
@@ -48,6 +59,14 @@ pub(crate) fn encode(ts: &[i64], values: &[f64]) -> Vec<u8> {
     encode_values(&mut out, values);
     let crc = crc32fast::hash(&out[5..]);
     out[1..5].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// As [`encode`], without what a group has.
+pub(crate) fn encode_bare(ts: &[i64], values: &[f64]) -> Vec<u8> {
+    let mut out = vec![BARE];
+    encode_times(&mut out, ts, ts.first().copied().unwrap_or(0));
+    encode_values(&mut out, values);
     out
 }
 
@@ -75,8 +94,21 @@ fn encode_times(out: &mut Vec<u8>, ts: &[i64], first: i64) {
 fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
     let bits = values.first().map_or(0, |value| value.to_bits());
     if values.iter().all(|value| value.to_bits() == bits) {
-        out.push(VALUES_SAME);
-        out.extend_from_slice(&bits.to_le_bytes());
+        match decimals::whole(f64::from_bits(bits)) {
+            Some(whole) => {
+                out.push(VALUES_WHOLE);
+                put_signed(out, whole);
+            }
+            None => {
+                out.push(VALUES_SAME);
+                out.extend_from_slice(&bits.to_le_bytes());
+            }
+        }
+        return;
+    }
+    if let Some(body) = decimals::encode(values) {
+        out.push(VALUES_DECIMALS);
+        out.extend_from_slice(&body);
         return;
     }
     match standalone::simple_compress(values, &ChunkConfig::default()) {
@@ -92,10 +124,22 @@ fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
 }
 
 /// Decodes a chunk. The error says what is wrong with it.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Columns, &'static str> {
+pub(crate) fn decode(block: &Block) -> Result<Columns, &'static str> {
+    match block.body.split_first() {
+        Some((&BARE, body)) => {
+            let count = (block.count as usize).min(MAX_SAMPLES);
+            let columns = decode_columns(&mut Reader(body), count, block.t0);
+            columns.filter(|(ts, _)| ts.last() == Some(&block.t1)).ok_or("chunk has a wrong structure")
+        }
+        _ => decode_whole(&block.body),
+    }
+}
+
+/// Decodes a chunk with a checksum of its own.
+pub(crate) fn decode_whole(bytes: &[u8]) -> Result<Columns, &'static str> {
     let mut reader = Reader(bytes);
     match reader.byte() {
-        Some(VERSION) => {}
+        Some(OLDEST..=VERSION) => {}
         Some(_) => return Err("chunk of an unknown version"),
         None => return Err("chunk is empty"),
     }
@@ -109,6 +153,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Columns, &'static str> {
 fn decode_body(reader: &mut Reader<'_>) -> Option<Columns> {
     let count = usize::try_from(reader.number()?).ok().filter(|count| (1..=MAX_SAMPLES).contains(count))?;
     let first = reader.signed()?;
+    decode_columns(reader, count, first)
+}
+
+fn decode_columns(reader: &mut Reader<'_>, count: usize, first: i64) -> Option<Columns> {
     let ts = decode_times(reader, count, first)?;
     let values = decode_values(reader, count)?;
     reader.0.is_empty().then_some((ts, values))
@@ -150,6 +198,8 @@ fn decode_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<f64>> {
         VALUES_SAME => Some(vec![float(reader.array()?); count]),
         VALUES_PCO => decompress(reader.bytes()?, count),
         VALUES_PLAIN => (0..count).map(|_| reader.array().map(float)).collect(),
+        VALUES_WHOLE => decimals::of_whole(reader.signed()?).map(|value| vec![value; count]),
+        VALUES_DECIMALS => decimals::decode(std::mem::take(&mut reader.0), count),
         _ => None,
     }
 }
@@ -193,15 +243,15 @@ mod tests {
         #[test]
         fn chunks_round_trip(samples in proptest::collection::btree_map(-5_000_000i64..5_000_000, value(), 1..300)) {
             let (ts, values): Columns = samples.into_iter().unzip();
-            let (ts_back, values_back) = decode(&encode(&ts, &values)).unwrap();
+            let (ts_back, values_back) = decode_whole(&encode(&ts, &values)).unwrap();
             prop_assert_eq!(&ts, &ts_back);
             prop_assert_eq!(bits(&values), bits(&values_back));
         }
 
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(decode(&bytes).is_err());
-            let _ = decode(&sealed(&bytes));
+            prop_assert!(decode_whole(&bytes).is_err());
+            let _ = decode_whole(&sealed(&bytes));
         }
 
         #[test]
@@ -211,7 +261,7 @@ mod tests {
             let mut body = encode(&ts, &values)[5..].to_vec();
             let at = at % body.len();
             body[at] ^= flip;
-            if let Ok((ts, values)) = decode(&sealed(&body)) {
+            if let Ok((ts, values)) = decode_whole(&sealed(&body)) {
                 prop_assert_eq!(ts.len(), values.len());
             }
         }
@@ -223,14 +273,14 @@ mod tests {
         for at in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[at / 8] ^= 1 << (at % 8);
-            assert!(decode(&bad).is_err(), "bit {at}");
+            assert!(decode_whole(&bad).is_err(), "bit {at}");
         }
     }
 
     #[test]
     fn regular_constant_chunks_are_small() {
         let ts: Vec<i64> = (0..480).map(|at| 1_700_000_000_000 + at * 15_000).collect();
-        assert!(encode(&ts, &vec![1.0; 480]).len() < 30);
+        assert!(encode(&ts, &vec![1.0; 480]).len() < 20);
         let counter: Vec<f64> = (0..480).map(|at| f64::from(at) * 0.25).collect();
         assert!(encode(&ts, &counter).len() < 480 / 2);
     }

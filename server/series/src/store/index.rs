@@ -35,8 +35,12 @@ pub(crate) fn resolve(lookup: &impl Lookup, matchers: &[Matcher]) -> Result<Vec<
             };
             found = Some(subtract(base, &excluded));
         } else {
-            let list = match matcher.op() {
-                MatchOp::Equal => lookup.with_value(matcher.name(), matcher.value())?,
+            let list = match (matcher.op(), matcher.alternatives()) {
+                (MatchOp::Equal, _) => lookup.with_value(matcher.name(), matcher.value())?,
+                (_, Some(values)) => {
+                    let lists = values.iter().map(|value| lookup.with_value(matcher.name(), value));
+                    union(lists.collect::<Result<Vec<_>, _>>()?)
+                }
                 _ => lookup.with_any(matcher.name(), &|value| matcher.matches(value))?,
             };
             found = Some(match found {

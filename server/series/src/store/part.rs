@@ -46,8 +46,14 @@ impl Piece {
 }
 
 /// Puts pieces together in `[t0, t1]`; of equal times the later piece wins. `damaged` is told of blocks that cannot be read.
-pub(crate) fn merge(pieces: &[Piece], t0: i64, t1: i64, damaged: &mut dyn FnMut(&'static str)) -> Columns {
-    let count = pieces.iter().map(|piece| piece.count() as usize).sum();
+pub(crate) fn merge<'a>(
+    pieces: impl IntoIterator<Item = &'a Piece, IntoIter: Clone>,
+    t0: i64,
+    t1: i64,
+    damaged: &mut dyn FnMut(&'static str),
+) -> Columns {
+    let pieces = pieces.into_iter();
+    let count = pieces.clone().map(|piece| piece.count() as usize).sum();
     let (mut ts, mut values): Columns = (Vec::with_capacity(count), Vec::with_capacity(count));
     let mut in_order = true;
     let mut push = |at: i64, value: f64| {
@@ -61,7 +67,7 @@ pub(crate) fn merge(pieces: &[Piece], t0: i64, t1: i64, damaged: &mut dyn FnMut(
         match piece {
             Piece::Plain(samples) => samples.iter().for_each(|(at, value)| push(*at, *value)),
             Piece::Tail(tail) => tail.iter().for_each(|(at, value)| push(at, value)),
-            Piece::Block(block) => match chunk::decode(&block.body) {
+            Piece::Block(block) => match chunk::decode(block) {
                 Ok((ts, values)) => ts.iter().zip(&values).for_each(|(at, value)| push(*at, *value)),
                 Err(reason) => damaged(reason),
             },

@@ -5,8 +5,8 @@
 //! - Nothing is decompressed while the head is locked: a reader holds the writer up for the copy of tails only.
 
 use super::{
-    Engine,
-    day::{self, DayReader},
+    Engine, day,
+    day_reader::DayReader,
     lock,
     part::{Piece, merge},
     read_lock,
@@ -22,6 +22,12 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 use tracing::warn;
+
+/// Series that are decoded between two looks at the bounds.
+const DECODED_AT_ONCE: usize = 2_048;
+
+/// Pieces that take longer to decode than a thread to start.
+const WORTH_A_THREAD: usize = 256;
 
 /// Pieces of a series, older sources first.
 #[derive(Default)]
@@ -62,10 +68,32 @@ impl Engine {
     }
 
     fn decode(&self, pieces: &Pieces, t0: UnixMs, t1: UnixMs, labels: &Labels) -> (Vec<i64>, Vec<f64>) {
-        let all: Vec<Piece> = pieces.days.iter().chain(&pieces.head).cloned().collect();
-        merge(&all, t0, t1, &mut |reason| {
+        merge(pieces.days.iter().chain(&pieces.head), t0, t1, &mut |reason| {
             self.counters.damaged_chunks.fetch_add(1, Relaxed);
             warn!(series = %labels, reason, "left a damaged chunk out");
+        })
+    }
+
+    /// Decodes series, the halves beside each other where that is worth a thread; those without samples are left out.
+    fn decode_all(&self, found: &[(Arc<Labels>, Pieces)], t0: UnixMs, t1: UnixMs) -> Vec<SeriesData> {
+        let decode = |some: &[(Arc<Labels>, Pieces)]| -> Vec<SeriesData> {
+            let all = some.iter().map(|(labels, pieces)| {
+                let (ts, values) = self.decode(pieces, t0, t1, labels);
+                SeriesData { labels: labels.clone(), ts, values }
+            });
+            all.filter(|series| !series.ts.is_empty()).collect()
+        };
+        let pieces: usize = found.iter().map(|(_, pieces)| pieces.days.len() + pieces.head.len()).sum();
+        if pieces < WORTH_A_THREAD || found.len() < 2 {
+            return decode(found);
+        }
+        let (here, there) = found.split_at(found.len() / 2);
+        std::thread::scope(|scope| {
+            let helper = std::thread::Builder::new().name("series-decode".to_owned()).spawn_scoped(scope, || decode(there));
+            let mut all = decode(here);
+            // Without a helper, or if it ended badly, the work is done here.
+            all.extend(helper.ok().and_then(|helper| helper.join().ok()).unwrap_or_else(|| decode(there)));
+            all
         })
     }
 
@@ -105,12 +133,16 @@ impl Source for Engine {
         }
         // Whole blocks are counted before anything is decompressed; parts of blocks after.
         let mut whole = 0;
+        let mut damaged = |reason| {
+            self.counters.damaged_chunks.fetch_add(1, Relaxed);
+            warn!(reason, "left a damaged group out");
+        };
         self.for_days(t0, t1, |day, reader| {
             limits.check_time()?;
             let series = reader.find(matchers)?;
             limits.check_series(series.len())?;
             let labels = reader.labels(&series)?;
-            for (labels, pieces) in labels.into_iter().zip(reader.chunks(&series, day, t0, t1)?) {
+            for (labels, pieces) in labels.into_iter().zip(reader.chunks(&series, day, (t0, t1), &mut damaged)?) {
                 let inside = |piece: &&Piece| matches!(piece, Piece::Block(block) if block.t0 >= t0 && block.t1 <= t1);
                 whole += pieces.iter().filter(inside).map(Piece::count).sum::<u64>();
                 limits.check_samples(whole)?;
@@ -121,17 +153,14 @@ impl Source for Engine {
             }
             Ok(())
         })?;
+        let found: Vec<_> = found.into_iter().collect();
         let (mut out, mut samples) = (Vec::with_capacity(found.len()), 0);
-        for (at, (labels, pieces)) in found.into_iter().enumerate() {
-            if at % 256 == 0 {
-                limits.check_time()?;
-            }
-            let (ts, values) = self.decode(&pieces, t0, t1, &labels);
-            samples += ts.len() as u64;
+        for some in found.chunks(DECODED_AT_ONCE) {
+            limits.check_time()?;
+            let decoded = self.decode_all(some, t0, t1);
+            samples += decoded.iter().map(|series| series.ts.len() as u64).sum::<u64>();
             limits.check_samples(samples)?;
-            if !ts.is_empty() {
-                out.push(SeriesData { labels, ts, values });
-            }
+            out.extend(decoded);
         }
         out.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         Ok(out)

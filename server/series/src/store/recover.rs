@@ -7,7 +7,8 @@
 //! - Samples of a frame that are before its `sealed_before` are in a day file and are not replayed.
 
 use super::{
-    day::{self, DayReader},
+    day,
+    day_reader::DayReader,
     frames::{self, Frame},
     head::Head,
     sqlite::{self, Mode},

@@ -403,17 +403,17 @@ fn a_damaged_day_is_put_aside_at_the_start_or_when_it_is_read() {
 }
 
 #[test]
-fn a_damaged_chunk_is_left_out_and_counted() {
+fn a_damaged_group_is_left_out_and_counted() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = open(dir.path());
     engine.append_at(DAY0, vec![batch("", 0, minutes("a", DAY0, 10)), batch("", 0, minutes("b", DAY0, 10))]).unwrap();
     engine.seal(DAY0 + DAY_MS).unwrap();
     drop(engine);
     let connection = rusqlite::Connection::open(dir.path().join("2026-11-23.db")).unwrap();
-    assert_eq!(connection.execute("UPDATE chunks SET body = x'01020304050607' WHERE key = (SELECT min(key) FROM chunks)", []).unwrap(), 1);
+    assert_eq!(connection.execute("UPDATE groups SET body = x'01020304050607'", []).unwrap(), 1);
     drop(connection);
     let (engine, _) = open(dir.path());
-    assert_eq!((all(&engine).len(), engine.stats().damaged_chunks_total), (10, 1));
+    assert_eq!((all(&engine).len(), engine.stats().damaged_chunks_total), (0, 1));
     // Samples that come again replace it.
     engine.append_at(DAY0, vec![batch("", 0, minutes("a", DAY0, 10)), batch("", 0, minutes("b", DAY0, 10))]).unwrap();
     assert_eq!(engine.seal(DAY0 + DAY_MS).unwrap().damaged_chunks, 1);
@@ -428,13 +428,13 @@ fn newer_formats_and_a_second_owner_are_refused() {
     engine.seal(DAY0 + DAY_MS).unwrap();
     assert!(matches!(Engine::open(dir.path(), Config::default()), Err(Error::InUse { .. })));
     drop(engine);
-    for name in ["head.db", "2026-11-23.db"] {
+    for (name, known) in [("head.db", 1), ("2026-11-23.db", 2)] {
         let path = dir.path().join(name);
         let set = |version: i64| rusqlite::Connection::open(&path).unwrap().execute("UPDATE meta SET version = ?1", [version]).unwrap();
         set(99);
         let error = Engine::open(dir.path(), Config::default()).unwrap_err();
-        assert_eq!(error, Error::Newer { path: path.clone(), found: 99, known: 1 });
-        set(1);
+        assert_eq!(error, Error::Newer { path: path.clone(), found: 99, known });
+        set(known);
     }
     assert!(open(dir.path()).1.is_clean());
 }
@@ -639,10 +639,16 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 #[test]
-fn files_of_format_1_are_read() {
+fn files_of_every_format_are_read() {
+    for day in ["day-v1.db", "day-v2.db"] {
+        reads_golden_files(day);
+    }
+}
+
+fn reads_golden_files(day: &str) {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(fixture("head-v1.db"), dir.path().join("head.db")).unwrap();
-    fs::copy(fixture("day-v1.db"), dir.path().join("2026-11-23.db")).unwrap();
+    fs::copy(fixture(day), dir.path().join("2026-11-23.db")).unwrap();
     let (engine, report) = open(dir.path());
     let (sealed, live) = golden();
     assert_eq!((report.is_clean(), report.frames, report.samples, report.day_files), (true, 1, 30, 1));
@@ -652,13 +658,25 @@ fn files_of_format_1_are_read() {
     assert_eq!(all(&engine), expected);
     engine.seal(DAY0 + DAY_MS).unwrap();
     assert_eq!(all(&engine), expected);
+    // A correction goes into the window that the file had, and what it had stays.
+    engine.append_at(DAY0 + DAY_MS, vec![batch("", 0, vec![sample("golden", DAY0, 77.0)])]).unwrap();
+    engine.seal(DAY0 + DAY_MS).unwrap();
+    expected.insert(("golden".to_owned(), DAY0), 77f64.to_bits());
+    assert_eq!(all(&engine), expected);
+    drop(engine);
+    assert_eq!(all(&open(dir.path()).0), expected);
 }
 
 #[test]
-fn a_chunk_of_format_1_is_read() {
-    let text = fs::read_to_string(fixture("chunk-v1.hex")).unwrap();
+fn chunks_of_every_format_are_read() {
+    for name in ["chunk-v1.hex", "chunk-v2.hex"] {
+        reads_golden_chunk(&fs::read_to_string(fixture(name)).unwrap());
+    }
+}
+
+fn reads_golden_chunk(text: &str) {
     let bytes: Vec<u8> = text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    let (ts, values) = chunk::decode(&bytes).unwrap();
+    let (ts, values) = chunk::decode_whole(&bytes).unwrap();
     let (expected_ts, expected_values) = golden_chunk();
     assert_eq!(ts, expected_ts);
     assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), expected_values.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
@@ -674,15 +692,12 @@ fn golden_chunk() -> chunk::Columns {
 fn write_fixtures() {
     let dir = tempfile::tempdir().unwrap();
     let (engine, _) = open(dir.path());
-    let (sealed, live) = golden();
-    engine.append_at(DAY0 + 3 * HOUR, vec![batch("golden", 1, sealed)]).unwrap();
+    engine.append_at(DAY0 + 3 * HOUR, vec![batch("golden", 1, golden().0)]).unwrap();
     engine.seal(DAY0 + 3 * HOUR).unwrap();
-    engine.append_at(DAY0 + 3 * HOUR, vec![batch("golden", u64::MAX - 1, live)]).unwrap();
     drop(engine);
-    fs::copy(dir.path().join("head.db"), fixture("head-v1.db")).unwrap();
-    fs::copy(dir.path().join("2026-11-23.db"), fixture("day-v1.db")).unwrap();
+    fs::copy(dir.path().join("2026-11-23.db"), fixture("day-v2.db")).unwrap();
     let (ts, values) = golden_chunk();
     let hex: Vec<String> = chunk::encode(&ts, &values).iter().map(|byte| format!("{byte:02x}")).collect();
     let lines: Vec<String> = hex.chunks(32).map(|line| line.join(" ")).collect();
-    fs::write(fixture("chunk-v1.hex"), lines.join("\n") + "\n").unwrap();
+    fs::write(fixture("chunk-v2.hex"), lines.join("\n") + "\n").unwrap();
 }
