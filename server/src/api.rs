@@ -1,7 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`logs`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`logs`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -18,6 +18,7 @@ pub mod logs;
 pub mod own_metrics;
 pub mod prometheus;
 pub mod receive;
+pub mod remote_read;
 pub mod tokens;
 
 use crate::{deploys::Controller, gateway::registry::Registry, store::Store};
@@ -182,6 +183,7 @@ pub fn router(state: Shared) -> Router {
         .route("/parse_query", get(prometheus::parse_query).post(prometheus::parse_query))
         .route("/status/tsdb", get(prometheus::tsdb))
         .route("/write", post(receive::write))
+        .route("/read", post(remote_read::read))
         .route("/rules", get(prometheus::rules))
         .route("/alerts", get(prometheus::alerts))
         .route("/status/buildinfo", get(prometheus::build_info))

@@ -77,3 +77,29 @@ async fn vmagent_writes_to_us() {
     };
     assert_eq!(times("up"), times("go_goroutines"));
 }
+
+/// A Prometheus without data of its own reads ours: its answers are ours, sealed or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_reads_from_us() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "").await;
+    let ours = server.api();
+    let source_dir = dir.path().join("source");
+    fs::create_dir(&source_dir).unwrap();
+    let write = remote(dir.path(), &server, "write");
+    let config =
+        format!("scrape_configs:\n- job_name: itself\n  static_configs:\n  - targets: [\"127.0.0.1:{{port}}\"]\nremote_write:\n- {write}");
+    let mut source = Peer::prometheus(&source_dir, &config).await;
+    wait_for("ten scrapes", LIMIT, || async { ours.samples("up").await.filter(|all| all.len() >= 10) }).await;
+    source.stop();
+    let read = remote(dir.path(), &server, "read");
+    let reader = Peer::prometheus(dir.path(), &format!("remote_read:\n- {read}  read_recent: true\n")).await;
+    let theirs = reader.api();
+    for selector in ["{job=\"itself\"}", "up", "{__name__=~\"go_.*\",job!=\"x\"}", "prometheus_http_requests_total{code!~\"4..\"}"] {
+        let expected = samples(&ours, selector).await;
+        assert!(!expected.is_empty(), "{selector}");
+        assert_eq!(samples(&theirs, selector).await, expected, "{selector}");
+    }
+    let (status, names) = theirs.get("/api/v1/query", &[("query", "count({job=\"itself\"})")]).await;
+    assert_eq!(status, 200, "{names}");
+}

@@ -72,7 +72,7 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
     reply(answer)
 }
 
-fn reply(answer: Reply) -> Response {
+pub(super) fn reply(answer: Reply) -> Response {
     let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(answer)).into_response()
 }
