@@ -28,13 +28,18 @@ async fn what_prometheus_writes_to_us_is_what_it_has_itself() {
     let server = Server::start(dir.path(), "").await;
     let remote = remote(dir.path(), &server, "write");
     let config = format!(
-        "scrape_configs:\n- job_name: itself\n  static_configs:\n  - targets: [\"127.0.0.1:{{port}}\"]\nremote_write:\n- {remote}  queue_config:\n    batch_send_deadline: 200ms\n"
+        "scrape_configs:\n- job_name: itself\n  static_configs:\n  - targets: [\"127.0.0.1:{{port}}\"]\nremote_write:\n- {remote}  queue_config:\n    batch_send_deadline: 200ms\n  metadata_config:\n    send_interval: 1s\n"
     );
     let mut prometheus = Peer::prometheus(dir.path(), &config).await;
     let (ours, theirs) = (server.api(), prometheus.api());
     wait_for("ten scrapes", LIMIT, || async { ours.samples("up").await.filter(|all| all.len() >= 10) }).await;
     let expected = samples(&theirs, "{job=\"itself\"}").await;
     assert!(expected.len() > 300, "{}", expected.len());
+    wait_for("metadata", LIMIT, || async {
+        let told = ours.try_get("/api/v1/metadata", &[("metric", "go_goroutines")]).await?;
+        (told["data"]["go_goroutines"][0]["type"] == "gauge").then_some(())
+    })
+    .await;
     // What it had when asked is here after it has sent the rest: it does so when it stops.
     prometheus.stop();
     let got = samples(&ours, "{job=\"itself\"}").await;
@@ -102,4 +107,42 @@ async fn prometheus_reads_from_us() {
     }
     let (status, names) = theirs.get("/api/v1/query", &[("query", "count({job=\"itself\"})")]).await;
     assert_eq!(status, 200, "{names}");
+}
+
+/// What promtool says of our server; its exit tells whether it understood.
+fn promtool(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("promtool").args(arguments).output().unwrap();
+    let said = shipwatch_tests::process::said(&output);
+    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promtool_understands_the_answers_and_status_pages_have_their_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "").await;
+    let ours = server.api();
+    let write = remote(dir.path(), &server, "write");
+    let config =
+        format!("scrape_configs:\n- job_name: itself\n  static_configs:\n  - targets: [\"127.0.0.1:{{port}}\"]\nremote_write:\n- {write}");
+    let _prometheus = Peer::prometheus(dir.path(), &config).await;
+    wait_for("scrapes", LIMIT, || async { ours.samples("up").await.filter(|all| all.len() >= 3) }).await;
+    let url = ours.url().replace("http://", &format!("http://admin:{}@", PASSWORD.replace(' ', "%20")));
+    assert!(promtool(&["query", "instant", &url, "up + 1"]).contains("=> 2 @"));
+    assert!(promtool(&["query", "range", "--step=1s", &url, "up"]).contains("1 @"));
+    assert!(promtool(&["query", "series", "--match=up", &url]).contains("job=\"itself\""));
+    assert!(promtool(&["query", "labels", &url, "job"]).contains("itself"));
+    for (path, pointer, expected) in [
+        ("targets", "/data/activeTargets", serde_json::json!([])),
+        ("alertmanagers", "/data/activeAlertmanagers", serde_json::json!([])),
+        ("notifications", "/data", serde_json::json!([])),
+        ("status/walreplay", "/data/state", serde_json::json!("done")),
+        ("status/runtimeinfo", "/data/storageRetention", serde_json::json!("30d")),
+        ("query_exemplars?query=test&start=1763884800000&end=1763888400000", "/data", serde_json::json!([])),
+    ] {
+        let (status, answer) = ours.get(&format!("/api/v1/{path}"), &[]).await;
+        assert_eq!((status, answer.pointer(pointer)), (200, Some(&expected)), "{path}: {answer}");
+    }
+    // With a 200 Grafana would take this for a Thanos.
+    assert_eq!(ours.get("/api/v1/status/flags", &[]).await.0, 404);
 }

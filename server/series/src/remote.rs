@@ -10,12 +10,14 @@
 //! Native histograms and exemplars: they are counted, not stored.
 
 mod known;
+mod metadata;
 mod read;
 mod replicas;
 mod request;
 mod wire;
 mod xor;
 
+pub use metadata::Metadata;
 pub use read::{ReadError, ReadQuery, ReadRequest};
 pub use request::{Description, RequestError, Version, Written};
 
