@@ -146,3 +146,56 @@ async fn promtool_understands_the_answers_and_status_pages_have_their_shapes() {
     // With a 200 Grafana would take this for a Thanos.
     assert_eq!(ours.get("/api/v1/status/flags", &[]).await.0, 404);
 }
+
+/// A field of bytes, all shorter than 128.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, content.len() as u8], content].concat()
+}
+
+/// A 2.0 request of one series with one sample, as one literal of snappy's block format.
+fn second_version(symbols: &[&str], references: &[u8], ts_ms: i64, value: f64) -> Vec<u8> {
+    let mut sample = vec![1 << 3 | 1];
+    sample.extend(value.to_bits().to_le_bytes());
+    sample.push(2 << 3);
+    let mut rest = ts_ms as u64;
+    while rest >= 0x80 {
+        sample.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    sample.push(rest as u8);
+    let mut message: Vec<u8> = symbols.iter().flat_map(|symbol| field(4, symbol.as_bytes())).collect();
+    message.extend(field(5, &[field(1, references), field(2, &sample)].concat()));
+    [&[message.len() as u8, 60 << 2, message.len() as u8 - 1][..], &message].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_is_there_after_a_kill_and_what_was_refused_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), "").await;
+    let api = server.api();
+    let client = reqwest::Client::new();
+    let send = |body: Vec<u8>, kind: &'static str| {
+        let request = client.post(format!("{}/api/v1/write", api.url())).basic_auth("admin", Some(PASSWORD)).body(body);
+        let request = request.header("content-encoding", "snappy").header("content-type", kind).send();
+        async {
+            let response = request.await.unwrap();
+            let written =
+                response.headers().get("x-prometheus-remote-write-samples-written").map(|count| count.to_str().unwrap().to_owned());
+            (response.status().as_u16(), written, response.text().await.unwrap())
+        }
+    };
+    let kind = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let good = second_version(&["", "__name__", "kept", "job", "x"], &[1, 2, 3, 4], now, 42.0);
+    assert_eq!(send(good.clone(), kind).await, (204, Some("1".to_owned()), String::new()));
+    server.process().kill();
+    server.run().await;
+    assert_eq!(api.samples("kept{job=\"x\"}").await, Some(vec![(now as f64 / 1_000.0, 42.0)]));
+    let (status, written, told) = send(second_version(&["", "__name__", "old"], &[1, 2], 1_000, 1.0), kind).await;
+    assert_eq!((status, written.as_deref()), (400, Some("0")), "{told}");
+    assert!(told.contains("series.retention_days"), "{told}");
+    let (status, _, told) = send(second_version(&["", "job", "x"], &[1, 2], now, 1.0), kind).await;
+    assert!(status == 400 && told.contains("no metric name"), "{told}");
+    assert_eq!(send(good, "text/plain").await.0, 415);
+    assert_eq!(send(vec![0xff; 50], kind).await.0, 400);
+}
