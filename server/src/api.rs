@@ -1,7 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`logs`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`status`], [`logs`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -18,6 +18,8 @@ pub mod logs;
 pub mod own_metrics;
 pub mod prometheus;
 pub mod receive;
+pub mod remote_read;
+pub mod status;
 pub mod tokens;
 
 use crate::{deploys::Controller, gateway::registry::Registry, store::Store};
@@ -182,6 +184,12 @@ pub fn router(state: Shared) -> Router {
         .route("/parse_query", get(prometheus::parse_query).post(prometheus::parse_query))
         .route("/status/tsdb", get(prometheus::tsdb))
         .route("/write", post(receive::write))
+        .route("/read", post(remote_read::read))
+        .route("/targets", get(status::targets))
+        .route("/alertmanagers", get(status::alertmanagers))
+        .route("/notifications", get(status::notifications))
+        .route("/status/runtimeinfo", get(status::runtime_info))
+        .route("/status/walreplay", get(status::replay))
         .route("/rules", get(prometheus::rules))
         .route("/alerts", get(prometheus::alerts))
         .route("/status/buildinfo", get(prometheus::build_info))

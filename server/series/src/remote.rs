@@ -1,6 +1,6 @@
 //! Prometheus' remote protocols, without a web framework: from the bytes of a request to samples.
 //!
-//! - [`Receiver`]: remote write 1.0 and 2.0
+//! - [`Receiver`]: remote write 1.0 and 2.0; [`ReadRequest`]: remote read
 //!
 //! # Invariants
 //! - Bodies are input: sizes are bounded before and after decompression, and random bytes end in an error.
@@ -10,10 +10,15 @@
 //! Native histograms and exemplars: they are counted, not stored.
 
 mod known;
+mod metadata;
+mod read;
 mod replicas;
 mod request;
 mod wire;
+mod xor;
 
+pub use metadata::Metadata;
+pub use read::{ReadError, ReadQuery, ReadRequest};
 pub use request::{Description, RequestError, Version, Written};
 
 use known::Known;

@@ -13,6 +13,7 @@ use shipwatch_series::{
     Engine,
     http::{self, ApiError, Params, Reply},
     promql::EvalOptions,
+    remote::Description,
 };
 use std::{
     sync::{
@@ -72,7 +73,7 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
     reply(answer)
 }
 
-fn reply(answer: Reply) -> Response {
+pub(super) fn reply(answer: Reply) -> Response {
     let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(answer)).into_response()
 }
@@ -102,13 +103,26 @@ pub async fn label_values(State(state): State<Shared>, Path(name): Path<String>,
     run(state, request, move |series, parameters, _| http::label_values(series, &name, parameters)).await
 }
 
-fn success(data: Value) -> Json<Value> {
+pub(super) fn success(data: Value) -> Json<Value> {
     Json(json!({"status": "success", "data": data}))
 }
 
-/// `/api/v1/metadata`: agents send no help texts.
-pub async fn metadata() -> Json<Value> {
-    success(json!({}))
+/// `/api/v1/metadata`: what senders of remote write told; agents send no help texts.
+pub async fn metadata(State(state): State<Shared>, request: Request) -> Response {
+    let parameters = match parameters(request).await {
+        Ok(parameters) => parameters,
+        Err(error) => return reply(Reply::from(error)),
+    };
+    let limit = match Params(&parameters).get("limit").map(str::parse::<usize>) {
+        None => 0,
+        Some(Ok(limit)) => limit,
+        // Prometheus' own: a negative limit is none.
+        Some(Err(_)) if Params(&parameters).get("limit").is_some_and(|text| text.parse::<i64>().is_ok()) => 0,
+        Some(Err(_)) => return reply(Reply::from(ApiError::bad_data("limit must be a number"))),
+    };
+    let known = state.receive.metadata().list(Params(&parameters).get("metric"), limit);
+    let entry = |(name, told): (String, Description)| (name, json!([{"type": told.kind, "help": told.help, "unit": told.unit}]));
+    success(Value::Object(known.into_iter().map(entry).collect())).into_response()
 }
 
 /// `/api/v1/query_exemplars`: there are none.

@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use shipwatch_common::time::now_ms;
-use shipwatch_series::remote::{ReceiveConfig, Receiver, RequestError, Version, Written};
+use shipwatch_series::remote::{Metadata, ReceiveConfig, Receiver, RequestError, Version, Written};
 use std::{
     sync::{
         Arc,
@@ -59,13 +59,26 @@ pub struct Receive {
     ingest: Arc<Ingest>,
     turns: Semaphore,
     counters: Counters,
+    metadata: Metadata,
 }
 
 impl Receive {
     /// With these settings.
     #[must_use]
     pub fn new(config: ReceiveConfig, ingest: Arc<Ingest>) -> Self {
-        Self { receiver: Arc::new(Receiver::new(config)), ingest, turns: Semaphore::new(AT_A_TIME), counters: Counters::default() }
+        Self {
+            receiver: Arc::new(Receiver::new(config)),
+            ingest,
+            turns: Semaphore::new(AT_A_TIME),
+            counters: Counters::default(),
+            metadata: Metadata::default(),
+        }
+    }
+
+    /// What metrics are, as senders told.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
     /// What is counted.
@@ -197,6 +210,7 @@ async fn store(receive: &Receive, request: Request) -> Result<(Version, Outcome)
     let receiver = Arc::clone(&receive.receiver);
     let read = tokio::task::spawn_blocking(move || receiver.read(version, &body, now_ms())).await;
     let mut written = read.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
+    receive.metadata.learn(std::mem::take(&mut written.metadata));
     let samples = std::mem::take(&mut written.samples);
     let offered = samples.len() as u64;
     let refused = if samples.is_empty() { 0 } else { receive.ingest.samples(samples).await? };

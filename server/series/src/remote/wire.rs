@@ -99,7 +99,6 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a number.
-#[cfg(test)]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -109,21 +108,18 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends a field with a number.
-#[cfg(test)]
 pub(crate) fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
     put_varint(out, field << 3);
     put_varint(out, number);
 }
 
 /// Appends a field with a floating-point number.
-#[cfg(test)]
 pub(crate) fn put_double(out: &mut Vec<u8>, field: u64, value: f64) {
     put_varint(out, field << 3 | 1);
     out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
 /// Appends a field with bytes, a text or a message.
-#[cfg(test)]
 pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     put_varint(out, field << 3 | 2);
     put_varint(out, bytes.len() as u64);
