@@ -62,6 +62,9 @@ enum Command {
         /// Seed of the generator.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Further seeds that recall and precision are taken of, 1 MB each
+        #[arg(long, default_value_t = 20)]
+        seeds: u32,
     },
     /// A log file through the agent into the server: tail, mask, ship, store.
     Tail {
@@ -120,7 +123,7 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
             let options = fleet::Options { paced: true, interval, ..fleet.options(Duration::from_secs_f64(minutes * 60.0)) };
             fleet::run(&options, &programs()?).await
         }
-        Command::Mask { megabytes, seed } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed)).await?,
+        Command::Mask { megabytes, seed, seeds } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed, seeds)).await?,
         Command::Tail { megabytes, rate, seed } => tail::run(&tail::Options { megabytes, rate, seed }, &programs()?).await,
     }
 }
