@@ -1,14 +1,15 @@
 //! Log lines as shops write them, with personal data and secrets planted at known places.
 //!
 //! nginx, Java (Spring, MyBatis), PHP (Laravel), Node (pino); English and Chinese. Beside what must be masked there are
-//! numbers and words that look like it and must stay: order numbers, waybills, digests, versions, `token_count`.
+//! numbers and words that look like it and must stay: order numbers that pass a card's check, waybills like mobile numbers,
+//! digests, versions, `token_count`. JSON within JSON, `\u` and percent escapes, full-width signs, cut lines.
 //!
 //! # Invariants
 //! - The same seed gives the same lines.
 //! - Every planted value is of the form that its kind asks for: check digits are right, keys and shapes are real. All of
 //!   them are made up.
 //!
-//! Left out: user ids, IP addresses and session cookies, which a fleet may choose to keep.
+//! Left out: IP and interface addresses, devices, places and user names, which the default policy keeps.
 
 use crate::random::Random;
 use shipwatch_common::time::UnixMs;
@@ -34,7 +35,7 @@ pub struct Line {
 }
 
 /// Templates: `⟦kind⟧` is planted, `⟨filler⟩` is not.
-const DENSE: [&str; 20] = [
+const DENSE: [&str; 39] = [
     // nginx
     r#"⟨ip⟩ - - [⟨clf⟩] "GET /api/v2/customers?email=⟦email⟧&page=⟨small⟩ HTTP/1.1" 200 ⟨number⟩ "-" "Mozilla/5.0 (X11; Linux x86_64)" rt=0.⟨small⟩"#,
     r#"⟨ip⟩ - - [⟨clf⟩] "POST /login?phone=⟦phone⟧&sms=1 HTTP/1.1" 302 0 "https://shop.example/login" "okhttp/4.9.3" rt=0.⟨small⟩"#,
@@ -60,10 +61,33 @@ const DENSE: [&str; 20] = [
     r#"{"level":50,"time":⟨epoch⟩,"pid":17,"err":"upload failed","accessKeyId":"⟦api_key⟧","bucket":"media-eu","msg":"oss"}"#,
     r"⟨time⟩ [客服] 客户来电 ⟦phone⟧，反馈包裹 SF⟨waybill⟩ 未收到，邮箱 ⟦email⟧",
     r"⟨time⟩ [仓库] 发货 收货人：⟦name⟧ 电话：⟦phone⟧ 地址：⟦address⟧ 单号 ⟨order⟩",
+    // Kinds behind keys
+    r#"{"level":30,"time":⟨epoch⟩,"msg":"pay","cardNo":"⟦card⟧","cvv":"⟦cvv⟧","holderName":"⟦latin_name⟧","orderId":"⟨order⟩"}"#,
+    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.pay.Payout : Payout(accountNo=⟦bank_account⟧, bankName=ICBC, amount=⟨number⟩.00)",
+    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.customs.Declare : 清关 护照号：⟦passport⟧，出生日期：⟦birth_date⟧，单号 ⟨order⟩",
+    r#"{"level":30,"time":⟨epoch⟩,"msg":"wechat login","openid":"⟦user_id⟧","unionid":"⟦user_id⟧","reqId":"⟨uuid⟩"}"#,
+    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.sms.Sender : to ⟦phone⟧: 您的验证码是⟦code⟧，5分钟内有效",
+    r#"⟨ip⟩ - - [⟨clf⟩] "GET /cart HTTP/1.1" 200 ⟨number⟩ "Cookie: ⟦cookie⟧""#,
+    r"⟨time⟩ DEBUG c.s.m.NoteMapper.insert - ==> Parameters: ⟦sql_param⟧(String), ⟨order⟩(String), 1(Integer), PAID(String)",
+    r"⟨time⟩ DEBUG org.hibernate.orm.jdbc.bind - binding parameter (1:VARCHAR) <- [⟦sql_param⟧]",
+    r"⟨time⟩  WARN 1 --- [main] c.s.boot.Keys : -----BEGIN PRIVATE KEY-----\n⟦private_key⟧\n-----END PRIVATE KEY----- cannot be parsed",
+    // Identities and numbers of other countries
+    r#"{"level":30,"time":⟨epoch⟩,"msg":"kyc","ssn":"⟦us_ssn⟧","sku":"⟨ean⟩","trace_id":"⟨hex⟩"}"#,
+    r"⟨time⟩ support: customer wrote from ⟦e164⟧, parcel ⟨waybill⟩ is late, answer to ⟦email⟧",
+    // Other writings
+    r#"[⟨date⟩] production.INFO: pay {"user":"{"mobile":"⟦phone⟧","password":"⟦password_word⟧"}","sn":"⟨order⟩"}"#,
+    r#"[⟨date⟩] production.INFO: {"url":"https:\/\/shop.example\/o\/⟨small⟩","mail":"⟦unicode_email⟧","note":"已付"}"#,
+    r#"⟨ip⟩ - - [⟨clf⟩] "GET /s?email=⟦percent_email⟧&tel=%2B86⟦bare_phone⟧&utm=a HTTP/1.1" 200 ⟨number⟩"#,
+    r"⟨time⟩ [客服] 回电 ⟦wide_phone⟧ 邮箱 ⟦zero_width_email⟧ 已记录",
+    r"a:2:{s:8:⟨quote⟩password⟨quote⟩;s:12:⟨quote⟩⟦password_word⟧⟨quote⟩;s:5:⟨quote⟩order⟨quote⟩;s:22:⟨quote⟩⟨order⟩⟨quote⟩;}",
+    r"⟨time⟩ DEBUG response <consignee><name>⟦name⟧</name><phone>⟦phone⟧</phone></consignee> order=⟨order⟩",
+    r#"[⟨date⟩] production.INFO: Array ( [mobile] => ⟦phone⟧ [email] => ⟦email⟧ [order_sn] => ⟨order⟩ )"#,
+    // Cut in the middle of a value
+    r#"{"level":50,"time":⟨epoch⟩,"msg":"upstream","body":"{"receiver":{"mobile":"⟦phone⟧","password":"⟦password_word⟧"#,
 ];
 
 /// Lines without anything to mask.
-const CLEAN: [&str; 12] = [
+const CLEAN: [&str; 24] = [
     r#"⟨ip⟩ - - [⟨clf⟩] "GET /static/app.⟨short_hex⟩.js HTTP/2.0" 200 ⟨number⟩ "https://shop.example/" "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4)" rt=0.⟨small⟩ uct="0.001""#,
     r#"⟨ip⟩ - - [⟨clf⟩] "GET /api/v1/orders/⟨order⟩ HTTP/1.1" 200 ⟨number⟩ "-" "okhttp/4.9.3" rt=0.⟨small⟩"#,
     r"⟨time⟩  INFO 1 --- [nio-8080-exec-⟨small⟩] c.s.order.OrderService : order ⟨order⟩ moved to PACKED in ⟨small⟩ ms, trace ⟨hex⟩",
@@ -76,6 +100,19 @@ const CLEAN: [&str; 12] = [
     r#"{"level":30,"time":⟨epoch⟩,"pid":17,"hostname":"web-⟨small⟩","msg":"cache refreshed","keys":⟨number⟩,"commit":"⟨sha⟩"}"#,
     r#"{"level":20,"time":⟨epoch⟩,"pid":17,"msg":"completion","model":"small-2","token_count":⟨number⟩,"password_reset":false}"#,
     r"⟨time⟩ [网关] 请求 /api/v1/goods/⟨ean⟩ 返回 200 用时 ⟨small⟩ 毫秒",
+    // Looks like it and is not
+    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.ship.Track : waybill=⟨phone_like⟩ trackingNo=⟨card_like⟩ batchNo=⟨phone_like⟩",
+    r#"{"level":30,"time":⟨epoch⟩,"msg":"ok","order_id":⟨card_like⟩,"spanId":"⟨short_hex⟩⟨short_hex⟩","traceId":"⟨hex⟩"}"#,
+    r#"⟨ip⟩ - - [⟨clf⟩] "GET /orders/⟨card_like⟩?v=⟨short_hex⟩&ts=⟨epoch⟩ HTTP/2.0" 304 0 "-" "Mozilla/5.0" rt=0.⟨small⟩"#,
+    r"⟨time⟩  INFO image registry.example/shop/api@sha256:⟨hex⟩⟨hex⟩ pulled in ⟨small⟩.⟨small⟩s",
+    r"⟨time⟩  INFO event ⟨epoch⟩000 lag ⟨epoch⟩000000 ns offset=⟨waybill⟩ partition=⟨small⟩",
+    r"⟨time⟩ 订单号：⟨card_like⟩ 运单号：⟨phone_like⟩ 商品编号：⟨ean⟩ 状态：已发货",
+    r"⟨time⟩ password reset requested, token_count=⟨number⟩, session expired after ⟨small⟩ min, max_tokens=512",
+    r"⟨time⟩ app 3.⟨small⟩.⟨small⟩-rc.1 commit ⟨sha⟩ at http://localhost:⟨number⟩/health 10.0.⟨small⟩.⟨small⟩",
+    r"⟨time⟩ phone verification enabled, email queue empty, address book synced, card layout updated",
+    r#"{"level":30,"time":⟨epoch⟩,"amount":⟨number⟩.50,"price":"¥⟨number⟩.00","ratio":0.⟨phone_like⟩,"barcode":"⟨ean⟩"}"#,
+    r"⟨time⟩ upload_⟨phone_like⟩_⟨short_hex⟩.jpg stored as part-⟨small⟩ of ⟨uuid⟩",
+    r"⟨time⟩ 深圳市仓库今日出库⟨number⟩件，杭州市仓库⟨small⟩件，验证码服务正常，密码策略已更新",
 ];
 
 /// Makes lines.
@@ -145,6 +182,24 @@ impl Corpus {
             "token" => ("token", jwt(random)),
             "api_key" => ("api_key", api_key(random)),
             "password" => ("password", random.text("abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789!#*_", 12)),
+            "latin_name" => ("name", latin_name(random)),
+            "cvv" => ("cvv", random.digits(3)),
+            "bank_account" => ("bank_account", format!("{}{}", 1 + random.below(9), random.digits(15))),
+            "passport" => ("passport", format!("E{}", random.digits(8))),
+            "birth_date" => ("birth_date", format!("{}-{:02}-{:02}", 1950 + random.below(55), 1 + random.below(12), 1 + random.below(28))),
+            "user_id" => ("user_id", format!("o{}", random.text(LETTERS, 27))),
+            "code" => ("code", random.digits(6)),
+            "cookie" => ("cookie", format!("uid={}; cart={}", random.text(LETTERS, 20), random.digits(9))),
+            "sql_param" => ("sql_param", format!("请放门口{}", person(random))),
+            "private_key" => ("private_key", random.text(LETTERS, 64)),
+            "us_ssn" => ("national_id", format!("{}-{:02}-{:04}", 100 + random.below(500), 1 + random.below(99), 1 + random.below(9_999))),
+            "e164" => ("phone", format!("+49 151 {}", random.digits(8))),
+            "bare_phone" => ("phone", format!("13{}", random.digits(9))),
+            "wide_phone" => ("phone", wide(&format!("13{}", random.digits(9)))),
+            "unicode_email" => ("email", email(random).replace('@', "\\u0040")),
+            "percent_email" => ("email", email(random).replace('@', "%40")),
+            "zero_width_email" => ("email", email(random).replace('@', "\u{200b}@")),
+            "password_word" => ("password", random.text(LETTERS, 12)),
             other => ("unknown", other.to_owned()),
         }
     }
@@ -166,6 +221,9 @@ impl Corpus {
             // Date, time and a sequence, as shops number their orders.
             "order" => format!("{year}{month:02}{day:02}{}{}", clock.replace(':', ""), random.digits(4)),
             "waybill" => random.digits(13),
+            "quote" => "\"".to_owned(),
+            "phone_like" => format!("13{}", random.digits(9)),
+            "card_like" => card(random),
             "ean" => ean(random),
             "hex" => random.text(HEX, 32),
             "sha" => random.text(HEX, 40),
@@ -175,6 +233,8 @@ impl Corpus {
         }
     }
 }
+
+const LETTERS: &str = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -212,6 +272,16 @@ fn person(random: &mut Random) -> String {
     let family = random.pick(&["王", "李", "张", "刘", "陈", "杨", "赵", "黄", "周", "吴", "徐", "孙", "欧阳"]);
     let given = random.pick(&["伟", "芳", "秀英", "娜", "敏", "静", "丽", "强", "磊", "洋", "艳梅", "子轩", "雨桐", "建国"]);
     format!("{family}{given}")
+}
+
+fn latin_name(random: &mut Random) -> String {
+    let given = random.pick(&["Anna", "Jonas", "Maria", "Peter", "Wei", "Olivia"]);
+    format!("{given} {}", random.pick(&["Keller", "Smith", "Garcia", "Novak", "Zhang"]))
+}
+
+/// In full-width signs.
+fn wide(text: &str) -> String {
+    text.chars().map(|sign| char::from_u32(u32::from(sign) + 0xFEE0).unwrap_or(sign)).collect()
 }
 
 fn address(random: &mut Random) -> String {
@@ -293,17 +363,37 @@ mod tests {
                 *kinds.entry(planted.kind).or_default() += 1;
                 let value = &line.text[planted.start..planted.end];
                 let fits = match planted.kind {
-                    "email" => value.contains('@'),
-                    "phone" => value.contains('1') && value.bytes().filter(u8::is_ascii_digit).count() >= 11,
+                    "email" => ["@", "%40", "\\u0040"].iter().any(|sign| value.contains(sign)),
+                    "phone" => value.chars().filter(|sign| sign.is_numeric()).count() >= 11,
                     "token" => value.starts_with("eyJ"),
                     "iban" => value.starts_with("DE") && value.len() == 22,
-                    "national_id" => value.len() == 18,
+                    "national_id" => matches!(value.len(), 11 | 18),
                     _ => !value.is_empty(),
                 };
                 assert!(fits, "{planted:?} {value}");
             }
         }
-        let all = ["address", "api_key", "card", "email", "iban", "name", "national_id", "password", "phone", "token"];
+        let all = [
+            "address",
+            "api_key",
+            "bank_account",
+            "birth_date",
+            "card",
+            "code",
+            "cookie",
+            "cvv",
+            "email",
+            "iban",
+            "name",
+            "national_id",
+            "passport",
+            "password",
+            "phone",
+            "private_key",
+            "sql_param",
+            "token",
+            "user_id",
+        ];
         assert!(kinds.keys().copied().eq(all), "{kinds:?}");
     }
 

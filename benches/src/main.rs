@@ -76,6 +76,9 @@ enum Command {
         /// Seed of the generator.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Further seeds that recall and precision are taken of, 1 MB each
+        #[arg(long, default_value_t = 20)]
+        seeds: u32,
     },
     /// The time-series engine in this process: disk, queries, memory, start.
     Series {
@@ -154,7 +157,7 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
             let options = peers::Options { hosts: fleet.agents, series: fleet.series as usize, ticks, days, own_wire_s: own_wire };
             peers::run(&options, &programs()?).await
         }
-        Command::Mask { megabytes, seed } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed)).await?,
+        Command::Mask { megabytes, seed, seeds } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed, seeds)).await?,
         Command::Series { hosts, series, days } => {
             let options = series::Options { hosts, series: series.into(), days };
             tokio::task::spawn_blocking(move || series::run(&options)).await?

@@ -20,6 +20,12 @@ const LEAST: Duration = Duration::from_secs(3);
 const DENSE_PERCENT: u64 = 60;
 /// As in access logs and logs of the system.
 const QUIET_PERCENT: u64 = 2;
+/// Of each further seed, half of the lines with something planted and half without.
+const BYTES_PER_SEED: usize = 1_000_000;
+/// Of what was planted of each kind, in percent.
+const LEAST_RECALL: f64 = 99.9;
+/// On 1,000 lines without anything planted.
+const MOST_FALSE: f64 = 0.1;
 const MB: f64 = 1e6;
 /// The first line's time: the same lines every time.
 const START_MS: i64 = 1_763_942_400_000;
@@ -28,8 +34,8 @@ const START_MS: i64 = 1_763_942_400_000;
 ///
 /// # Errors
 /// The default rules do not compile.
-pub fn run(megabytes: u32, seed: u64) -> Result<Report> {
-    let mut report = Report::begin("mask", format!("{megabytes} MB of generated lines, seed {seed}, default rules"));
+pub fn run(megabytes: u32, seed: u64, seeds: u32) -> Result<Report> {
+    let mut report = Report::begin("mask", format!("{megabytes} MB of generated lines, seed {seed}, {seeds} further seeds, default rules"));
     let begun = Instant::now();
     let masker = Masker::new(&Config::default()).map_err(anyhow::Error::msg).context("the default rules")?;
     let compile_ms = begun.elapsed().as_secs_f64() * 1e3;
@@ -46,7 +52,9 @@ pub fn run(megabytes: u32, seed: u64) -> Result<Report> {
         figure("dense_lines_touched_percent", "lines changed, of the 60 %", "% of all", slow.touched_percent),
         figure("quiet_lines_touched_percent", "lines changed, of the 2 %", "% of all", fast.touched_percent),
     ]);
-    let found = Found::of(&masker, &dense).and(Found::of(&masker, &quiet));
+    progress("comparing findings with what was planted");
+    let others = (0..u64::from(seeds)).map(|further| Found::of_seed(&masker, seed + 1_000 + further, BYTES_PER_SEED));
+    let found = others.fold(Found::of(&masker, &dense).and(Found::of(&masker, &quiet)), Found::and);
     found.report(&mut report);
     Ok(report)
 }
@@ -78,6 +86,10 @@ fn speed(masker: &Masker, lines: &[Line]) -> Speed {
     Speed { mb_per_cpu_s: float(bytes) / MB / spent, touched_percent: float(touched) / float(all.max(1)) * 100.0 }
 }
 
+fn percent(part: u64, whole: u64) -> f64 {
+    float(part) / float(whole.max(1)) * 100.0
+}
+
 /// What was found of what was planted.
 #[derive(Debug, Default)]
 struct Found {
@@ -89,6 +101,8 @@ struct Found {
     readable: u64,
     failed: u64,
     lines: u64,
+    /// Lines without anything planted, and findings in them.
+    clean: (u64, u64),
     /// Findings where nothing was planted, with what is around them.
     examples: Vec<String>,
 }
@@ -102,6 +116,10 @@ impl Found {
         found
     }
 
+    fn of_seed(masker: &Masker, seed: u64, bytes: usize) -> Self {
+        Self::of(masker, &Corpus::new(seed, 50, START_MS).lines(bytes))
+    }
+
     fn add(&mut self, masker: &Masker, line: &Line) {
         let findings = masker.explain(&line.text);
         let masked = masker.mask(&line.text);
@@ -111,7 +129,14 @@ impl Found {
             let kind = self.kinds.entry(planted.kind).or_default();
             kind.0 += 1;
             kind.1 += u64::from(findings.iter().any(|finding| finding.start <= planted.start && planted.end <= finding.end));
-            self.readable += u64::from(masked.text.contains(&line.text[planted.start..planted.end]));
+            let value = &line.text[planted.start..planted.end];
+            // Three digits may stand elsewhere in the line, too.
+            let elsewhere =
+                line.text.matches(value).count() - line.planted.iter().filter(|other| line.text[other.start..other.end] == *value).count();
+            self.readable += u64::from(masked.text.matches(value).count() > elsewhere);
+        }
+        if line.planted.is_empty() {
+            self.clean = (self.clean.0 + 1, self.clean.1 + findings.len() as u64);
         }
         for finding in &findings {
             self.findings += 1;
@@ -135,15 +160,24 @@ impl Found {
         self.readable += other.readable;
         self.failed += other.failed;
         self.lines += other.lines;
+        self.clean = (self.clean.0 + other.clean.0, self.clean.1 + other.clean.1);
         self.examples.extend(other.examples);
         self
     }
 
+    /// Kinds of which too little was found.
+    fn weak(&self) -> Vec<&'static str> {
+        self.kinds.iter().filter(|(_, (planted, covered))| percent(*covered, *planted) < LEAST_RECALL).map(|(kind, _)| *kind).collect()
+    }
+
+    fn false_per_1000(&self) -> f64 {
+        float(self.clean.1) * 1e3 / float(self.clean.0.max(1))
+    }
+
     fn report(&self, report: &mut Report) {
-        let percent = |part: u64, whole: u64| float(part) / float(whole.max(1)) * 100.0;
         let (planted, covered) = self.kinds.values().fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1));
         report.figures([
-            figure("recall_percent", "recall: planted values wholly within a finding", "%", percent(covered, planted)).budget(99.9),
+            figure("recall_percent", "recall: planted values wholly within a finding", "%", percent(covered, planted)).budget(LEAST_RECALL),
             figure("precision_percent", "precision: findings that touch a planted value", "%", percent(self.right, self.findings)),
             figure(
                 "false_findings_per_1000_lines",
@@ -151,16 +185,41 @@ impl Found {
                 "per 1,000 lines",
                 float(self.findings - self.right) * 1e3 / float(self.lines.max(1)),
             ),
+            figure(
+                "false_findings_per_1000_clean_lines",
+                "findings in lines without anything planted",
+                "per 1,000 lines",
+                self.false_per_1000(),
+            )
+            .budget(MOST_FALSE),
         ]);
         for (kind, (planted, covered)) in &self.kinds {
-            if planted > covered {
-                report.note(format!("{kind}: {covered} of {planted} found"));
-            }
+            report.note(format!("{kind}: {covered} of {planted} found, {:.3} %", percent(*covered, *planted)));
         }
+        let weak = self.weak();
+        report.check(format!("of every kind at least {LEAST_RECALL} % found (less of: {})", weak.join(", ")), weak.is_empty());
+        report.check(
+            format!("{} findings in {} lines without anything planted", self.clean.1, self.clean.0),
+            self.false_per_1000() <= MOST_FALSE,
+        );
         for example in self.examples.iter().take(5) {
             report.note(format!("found where nothing was planted: {example}"));
         }
         report.check(format!("{} of {planted} planted values can be read in the masked text", self.readable), self.readable == 0);
         report.check(format!("{} of {} lines could not be masked", self.failed, self.lines), self.failed == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_planted_is_found_and_nothing_else() {
+        let masker = Masker::new(&Config::default()).unwrap();
+        let found = (70..76).map(|seed| Found::of_seed(&masker, seed, 150_000)).fold(Found::default(), Found::and);
+        assert_eq!(found.weak(), [""; 0], "{:?}", found.kinds);
+        assert_eq!((found.readable, found.failed), (0, 0));
+        assert!(found.clean.0 > 1_000 && found.false_per_1000() <= MOST_FALSE, "{:?} {:?}", found.clean, found.examples);
     }
 }

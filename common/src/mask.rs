@@ -248,12 +248,13 @@ impl Masker {
 
     fn views(&self, bytes: &[u8], spans: &mut Vec<Span>) -> Result<bool, NotUnderstood> {
         let mut unfit = false;
-        let mut view = View::of(bytes);
+        let mut layers = vec![View::of(bytes)];
         for _ in 0..view::MAX_LAYERS {
+            let Some(view) = layers.last() else { break };
             let mut scan = Scan::new(&view.bytes, &self.rules);
             scan.run();
             spans.extend(scan.spans.iter().map(|span| {
-                let (start, end) = view.origin(span.start, span.end);
+                let (start, end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
                 Span { start, end, ..*span }
             }));
             if scan.is_exhausted() {
@@ -263,7 +264,8 @@ impl Masker {
             if !scan.encoded {
                 return Ok(unfit);
             }
-            view = view.next();
+            let next = View::of(&view.bytes);
+            layers.push(next);
         }
         Err(NotUnderstood)
     }

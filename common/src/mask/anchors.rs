@@ -248,11 +248,12 @@ fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     let authority_len = whole.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(len);
     let authority = whole.get(..authority_len)?;
     let sign = authority.iter().rposition(|byte| *byte == b'@').or_else(|| {
-        // A password with a slash in it: what looks like a port is none.
+        // A password with a slash in it: what looks like a port is none. Nobody writes `:8080#part`.
         let colon = authority.iter().position(|byte| *byte == b':')?;
         let port = authority.get(colon + 1..)?;
-        let is_port = port.iter().all(u8::is_ascii_digit) || authority.first() == Some(&b'[');
-        if is_port { None } else { whole.iter().rposition(|byte| *byte == b'@') }
+        let cut = whole.get(authority_len) == Some(&b'#');
+        let is_port = !cut && !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+        if is_port || authority.first() == Some(&b'[') { None } else { whole.iter().rposition(|byte| *byte == b'@') }
     })?;
     user_info(scan, behind, behind + sign, URL);
     // The user may be a key of its own.

@@ -42,21 +42,27 @@ const PROVINCES: [&str; 34] = [
     "香港",
     "澳门",
 ];
-const STREETS: [[u8; 3]; 9] = letters("路街道巷弄镇村乡园");
-/// The second letter of 单元, too.
-const NUMBERS: [[u8; 3]; 10] = letters("号室栋幢座楼元弄层組");
-const DIGITS: [[u8; 3]; 10] = letters("一二三四五六七八九十");
+/// What a Han letter may be in an address.
+#[derive(Clone, Copy, Default)]
+struct Sign {
+    street: bool,
+    number: bool,
+    digit: bool,
+}
 
-/// Han letters, three bytes each.
-const fn letters<const N: usize>(text: &str) -> [[u8; 3]; N] {
-    let bytes = text.as_bytes();
-    let mut letters = [[0; 3]; N];
-    let mut at = 0;
-    while at < N {
-        letters[at] = [bytes[at * 3], bytes[at * 3 + 1], bytes[at * 3 + 2]];
-        at += 1;
+#[inline]
+fn sign(letter: [u8; 3]) -> Sign {
+    let none = Sign::default();
+    let [first, second, third] = letter;
+    let code = u32::from(first & 0x0F) << 12 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F);
+    match char::from_u32(code).unwrap_or_default() {
+        '路' | '街' | '道' | '巷' | '镇' | '村' | '乡' | '园' => Sign { street: true, ..none },
+        '弄' => Sign { street: true, number: true, ..none },
+        // The second letter of 单元, too.
+        '号' | '室' | '栋' | '幢' | '座' | '楼' | '元' | '层' | '組' => Sign { number: true, ..none },
+        '一' | '二' | '三' | '四' | '五' | '六' | '七' | '八' | '九' | '十' => Sign { digit: true, ..none },
+        _ => none,
     }
-    letters
 }
 
 /// Looks around `省` or `市` at `start..behind`.
@@ -90,9 +96,10 @@ fn end_of(scan: &Scan<'_>, from: usize) -> Option<usize> {
     while at < last {
         if let Some(letter) = scan.bytes.get(at..).and_then(<[u8]>::first_chunk).filter(|_| text::is_han(scan.bytes, at)) {
             at += 3;
-            street |= STREETS.contains(letter);
-            digits |= DIGITS.contains(letter);
-            if street && digits && NUMBERS.contains(letter) {
+            let sign = sign(*letter);
+            street |= sign.street;
+            digits |= sign.digit;
+            if street && digits && sign.number {
                 end = Some(at);
             }
         } else if scan.byte(at).is_ascii_alphanumeric() || matches!(scan.byte(at), b'-' | b'#' | b' ' | b'(' | b')') {

@@ -1,7 +1,7 @@
 //! Views: the text as it reads once one layer of writing is taken off.
 //!
 //! JSON escapes, percent encoding, character references, full-width signs and characters without width all go in one pass;
-//! nested encodings take a pass each. Every byte of a view knows where it came from.
+//! nested encodings take a pass each. A view knows where each of its pieces came from.
 
 /// Layers that are taken off. A text with more is not understood and must not pass.
 pub(super) const MAX_LAYERS: usize = 5;
@@ -10,9 +10,19 @@ pub(super) const MAX_LAYERS: usize = 5;
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) bytes: Vec<u8>,
-    /// Where in the original text the unit of each byte starts.
-    starts: Vec<usize>,
-    original_len: usize,
+    /// In the order of their places. What is empty has none.
+    pieces: Vec<Piece>,
+    source_len: usize,
+}
+
+/// Bytes in a row that were copied, or one unit.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Where it starts in the view.
+    at: usize,
+    /// Where it starts in the text that was decoded.
+    source: usize,
+    copied: bool,
 }
 
 /// One unit: how many bytes it takes and what it stands for.
@@ -39,49 +49,46 @@ impl Unit {
 impl View {
     /// Takes one layer off.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let identity = |at| at;
-        Self::decode(bytes, bytes.len(), identity)
-    }
-
-    /// Takes one more layer off.
-    pub(super) fn next(&self) -> Self {
-        Self::decode(&self.bytes, self.original_len, |at| self.starts.get(at).copied().unwrap_or(self.original_len))
-    }
-
-    fn decode(bytes: &[u8], original_len: usize, origin: impl Fn(usize) -> usize) -> Self {
-        let mut view = Self { bytes: Vec::with_capacity(bytes.len()), starts: Vec::with_capacity(bytes.len()), original_len };
+        let mut view = Self { bytes: Vec::with_capacity(bytes.len()), pieces: Vec::new(), source_len: bytes.len() };
         let mut at = 0;
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let plain = rest.iter().position(|byte| may_start(*byte)).unwrap_or(rest.len());
-            view.copy(rest.get(..plain).unwrap_or_default(), (at..at + plain).map(&origin));
-            at += plain;
-            match unit_at(bytes, at) {
-                Some(unit) => {
-                    let (len, start) = (unit.count, origin(at));
-                    view.copy(unit.bytes.get(..len).unwrap_or_default(), std::iter::repeat_n(start, len));
-                    at += unit.len;
-                }
-                None => {
-                    view.copy(bytes.get(at..at + 1).unwrap_or_default(), std::iter::once(origin(at)).take(bytes.len() - at));
-                    at += 1;
-                }
-            }
+        // Where the bytes that are yet to be copied start.
+        let mut plain = 0;
+        while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| may_start(*byte))) {
+            at += offset;
+            let Some(unit) = unit_at(bytes, at) else {
+                at += 1;
+                continue;
+            };
+            view.add(plain, bytes.get(plain..at).unwrap_or_default(), true);
+            view.add(at, unit.bytes.get(..unit.count).unwrap_or_default(), false);
+            at += unit.len;
+            plain = at;
         }
+        view.add(plain, bytes.get(plain..).unwrap_or_default(), true);
         view
     }
 
-    fn copy(&mut self, bytes: &[u8], starts: impl Iterator<Item = usize>) {
-        self.bytes.extend_from_slice(bytes);
-        self.starts.extend(starts);
+    fn add(&mut self, source: usize, bytes: &[u8], copied: bool) {
+        if !bytes.is_empty() {
+            self.pieces.push(Piece { at: self.bytes.len(), source, copied });
+            self.bytes.extend_from_slice(bytes);
+        }
     }
 
-    /// Where `start..end` of the view lies in the original text: whole units.
+    /// Where `start..end` of the view lies in the text that was decoded: whole units.
     pub(super) fn origin(&self, start: usize, end: usize) -> (usize, usize) {
-        let from = self.starts.get(start).copied().unwrap_or(self.original_len);
-        let last = end.checked_sub(1).and_then(|last| self.starts.get(last)).copied().unwrap_or(from);
-        let behind = self.starts.get(end..).and_then(|rest| rest.iter().find(|start| **start > last)).copied();
-        (from, behind.unwrap_or(self.original_len))
+        let piece = |at: usize| self.pieces.partition_point(|piece| piece.at <= at).checked_sub(1);
+        let source = |at: usize| match piece(at).and_then(|number| self.pieces.get(number)) {
+            Some(piece) if at < self.bytes.len() => piece.source + if piece.copied { at - piece.at } else { 0 },
+            _ => self.source_len,
+        };
+        let Some(last) = end.checked_sub(1).filter(|last| *last < self.bytes.len()) else { return (source(start), self.source_len) };
+        let number = piece(last).unwrap_or(0);
+        let next = self.pieces.get(number + 1);
+        let within = self.pieces.get(number).is_some_and(|piece| piece.copied) && next.is_none_or(|next| end < next.at);
+        // Behind a unit, and behind the last of copied bytes, the next piece begins; what reads as nothing goes, too.
+        let behind = if within && end < self.bytes.len() { source(end) } else { next.map_or(self.source_len, |next| next.source) };
+        (source(start), behind)
     }
 }
 
@@ -116,7 +123,15 @@ fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
 
 fn hex(bytes: &[u8], at: usize, len: usize) -> Option<u32> {
     let digits = bytes.get(at..at + len)?;
-    digits.iter().try_fold(0_u32, |sum, digit| Some(sum * 16 + char::from(*digit).to_digit(16)?))
+    digits.iter().try_fold(0_u32, |sum, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return None,
+        };
+        Some(sum << 4 | u32::from(value))
+    })
 }
 
 fn backslash(bytes: &[u8], at: usize) -> Option<Unit> {
@@ -210,11 +225,16 @@ mod tests {
         let text = "x%2541%\u{200b}41";
         let first = View::of(text.as_bytes());
         assert_eq!(first.bytes, b"x%41%41");
-        let second = first.next();
+        assert_eq!(first.origin(4, 7), (6, text.len()));
+        let second = View::of(&first.bytes);
         assert_eq!(second.bytes, b"xAA");
-        assert_eq!(second.origin(1, 2), (1, 6));
-        assert_eq!(second.origin(1, 3), (1, text.len()));
-        assert_eq!(second.origin(0, 1), (0, 1));
+        let origin = |start, end| {
+            let (start, end) = second.origin(start, end);
+            first.origin(start, end)
+        };
+        assert_eq!(origin(1, 2), (1, 6));
+        assert_eq!(origin(1, 3), (1, text.len()));
+        assert_eq!(origin(0, 1), (0, 1));
     }
 
     #[test]
