@@ -25,4 +25,4 @@ pub use config::Config;
 pub use error::Error;
 pub use matcher::{MatchOp, Matcher};
 pub use source::{MemSource, SelectLimits, SeriesData, Source};
-pub use store::{Append, Engine, OpenReport, Outcome};
+pub use store::{Append, Engine, OpenReport, Outcome, Reason, Refusal, Report};

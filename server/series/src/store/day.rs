@@ -29,7 +29,7 @@ use std::{
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 86_400_000;
 
-const WINDOW_BITS: u32 = 4;
+pub(super) const WINDOW_BITS: u32 = 4;
 
 pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE meta(version INTEGER NOT NULL);
@@ -199,7 +199,7 @@ fn block(row: &rusqlite::Row<'_>) -> rusqlite::Result<Block> {
 }
 
 /// Series of a posting; a list that is cut short gives what is whole.
-fn decode_list(blob: &[u8]) -> Vec<u32> {
+pub(super) fn decode_list(blob: &[u8]) -> Vec<u32> {
     let (mut reader, mut last, mut out) = (Reader(blob), 0u64, Vec::new());
     while let Some(delta) = reader.number() {
         last = last.saturating_add(delta);
@@ -224,6 +224,14 @@ impl DayReader {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let connection = sqlite::open(path, Mode::Read, MIGRATIONS)?;
         Ok(Self { connection, path: path.to_owned(), pairs: RefCell::default() })
+    }
+
+    /// Runs `read` on one state of the file: what retention takes out meanwhile is there until its end.
+    pub(crate) fn at_once<T>(&self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
+        let state = self.connection.unchecked_transaction().map_err(self.wrong())?;
+        let read = read(self)?;
+        state.commit().map_err(self.wrong())?;
+        Ok(read)
     }
 
     fn wrong(&self) -> impl Fn(rusqlite::Error) -> Error {
