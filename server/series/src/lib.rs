@@ -5,6 +5,7 @@
 //! # Layout
 //! - [`store`]: [`Engine`], the store on disk: a head in memory behind SQLite frames, sealed into one file per UTC day
 //! - [`source`]: [`Source`], what PromQL reads from; implemented by [`Engine`] and by [`MemSource`]
+//! - [`exchange`]: samples as text and JSON lines, in and out
 //! - [`matcher`]: label matchers; [`promql`]: the evaluator; [`http`]: `/api/v1` answers, without a web framework
 //!
 //! # Invariants
@@ -15,6 +16,7 @@
 mod calendar;
 pub mod config;
 pub mod error;
+pub mod exchange;
 pub mod http;
 pub mod matcher;
 pub mod promql;

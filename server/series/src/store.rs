@@ -41,6 +41,7 @@ mod finder;
 mod frames;
 mod head;
 mod index;
+pub mod inspect;
 mod part;
 mod query;
 mod recover;
@@ -333,6 +334,12 @@ impl Engine {
         report.samples += written.samples;
         report.damaged_chunks += written.damaged;
         Ok(())
+    }
+
+    /// Times that day files are about, oldest first: first and last moment of each.
+    #[must_use]
+    pub fn sealed_days(&self) -> Vec<(UnixMs, UnixMs)> {
+        read_lock(&self.days).keys().map(|day| (day * DAY_MS, (day + 1) * DAY_MS - 1)).collect()
     }
 
     /// Numbers for people and for `/metrics`.

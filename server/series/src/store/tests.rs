@@ -1,6 +1,7 @@
 //! The store against a model, against crashes, damage and a full disk. A kill is a copy of the directory at that moment.
 
 mod crash;
+mod inspect;
 mod policy;
 
 use super::*;
