@@ -23,7 +23,7 @@ fn time_of(seq: u64) -> i64 {
 
 fn sent(seq: u64) -> Append {
     let one = |at: u64| {
-        let env = if at % 2 == 0 { "long" } else { "short" };
+        let env = if at.is_multiple_of(2) { "long" } else { "short" };
         let labels = Labels::new([("__name__", "load".to_owned()), ("host", format!("{env}-{at}")), ("env", env.to_owned())]).unwrap();
         Sample { labels: Arc::new(labels), ts_ms: time_of(seq), value: (seq * 10 + at) as f64 }
     };
@@ -40,10 +40,10 @@ fn victim() {
     for seq in first..first + 5_000 {
         engine.append_at(time_of(seq), vec![sent(seq)]).unwrap();
         println!("acknowledged {seq}");
-        if seq % 3 == 0 {
+        if seq.is_multiple_of(3) {
             engine.seal(time_of(seq)).unwrap();
         }
-        if seq % 5 == 0 {
+        if seq.is_multiple_of(5) {
             engine.retain(time_of(seq)).unwrap();
         }
     }
