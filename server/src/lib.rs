@@ -27,4 +27,5 @@ pub mod notify;
 pub mod package_files;
 pub mod rules;
 pub mod store;
+pub mod tsdb;
 pub mod web;

@@ -16,6 +16,7 @@ use shipwatch_server::{
     config::{Config, ConfigError},
     package_files,
     store::{Store, hosts::EnrolmentGrant, users::User},
+    tsdb,
 };
 use std::{
     collections::BTreeMap,
@@ -51,6 +52,9 @@ enum Command {
     /// Users.
     #[command(subcommand)]
     User(UserCommand),
+    /// Tools for the series of a stopped server.
+    #[command(subcommand)]
+    Tsdb(tsdb::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,13 +144,19 @@ fn dispatch(cli: Cli, environment: &[(String, String)]) -> Result<(), Failure> {
         return say(&format!("{}: good", cli.config.display()));
     }
     logging::install(&config.log, masker);
+    if let Command::Tsdb(command) = &cli.command {
+        return match tsdb::run(command, Path::new(&config.server.data_dir), &config.series).map_err(failed)? {
+            true => Ok(()),
+            false => Err(failed("not everything was well; see above")),
+        };
+    }
     // Used by every client of HTTPS in this process; a second call would be a mistake of ours without consequence.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         match cli.command {
             Command::Serve => serve(&config, environment).await,
-            Command::Check => Ok(()),
+            Command::Check | Command::Tsdb(_) => Ok(()),
             Command::Token(TokenCommand::Create { env, region, labels, ttl, uses }) => {
                 create_token(&config, env, region, &labels, &ttl, uses).await
             }

@@ -1,7 +1,14 @@
 //! What can be set. Every bound on what input can grow is here, and every error about a bound names its key.
 
+mod retention;
+
+pub use retention::{Cutoffs, ENV, Keep, Retention};
+
 use serde::{Deserialize, Serialize};
-use shipwatch_common::{config::Problems, time::serde_duration};
+use shipwatch_common::{
+    config::Problems,
+    time::{UnixMs, serde_duration},
+};
 use std::time::Duration;
 
 /// Settings of the series store and of its queries.
@@ -9,7 +16,7 @@ use std::time::Duration;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Days that are kept. Whole day files are deleted once their last sample is older; disk use grows with it. Samples
-    /// older than this are refused and counted.
+    /// older than this are refused and counted. `retention.age` says the same with more choice and wins.
     pub retention_days: u32,
     /// How long after its end a two-hour window is written to its day file. Longer holds more in memory and makes a start
     /// after a crash slower; shorter makes late samples rewrite more sealed chunks.
@@ -19,6 +26,12 @@ pub struct Config {
     /// not be sealed before that time comes.
     #[serde(with = "serde_duration")]
     pub max_ahead: Duration,
+    /// How far a sample may be behind the newest one of its series; later ones are refused and counted. `forever` takes any that
+    /// retention keeps.
+    pub out_of_order_window: Keep,
+    /// Most series with samples in memory of one host (label `host`, or `instance` where there is none); 0 is no bound. Samples of
+    /// further series are refused and counted.
+    pub max_host_series: u32,
     /// Most series with samples in memory. Samples of further series are refused and counted. One series takes about 2 KB.
     pub max_head_series: u32,
     /// How far back an instant selector looks for the last sample of a series: Prometheus' `query.lookback-delta`.
@@ -36,6 +49,8 @@ pub struct Config {
     /// Whether PromQL has what Prometheus calls experimental: `limitk`, `limit_ratio`, `info`, `mad_over_time`,
     /// `sort_by_label`, `fill` and more. Their meaning may change with a later version.
     pub promql_experimental: bool,
+    /// More about how long samples are kept.
+    pub retention: Retention,
 }
 
 impl Default for Config {
@@ -44,6 +59,8 @@ impl Default for Config {
             retention_days: 30,
             seal_delay: Duration::from_secs(3_600),
             max_ahead: Duration::from_secs(3_600),
+            out_of_order_window: Keep::Forever,
+            max_host_series: 0,
             max_head_series: 2_000_000,
             lookback: Duration::from_secs(300),
             subquery_step: Duration::from_secs(60),
@@ -51,19 +68,31 @@ impl Default for Config {
             query_max_samples: 50_000_000,
             query_max_points: 11_000,
             promql_experimental: false,
+            retention: Retention::default(),
         }
     }
 }
 
 impl Config {
+    /// When samples expire at `now_ms`.
+    #[must_use]
+    pub fn cutoffs(&self, now_ms: UnixMs) -> Cutoffs {
+        self.retention.cutoffs(self.retention_days, now_ms)
+    }
+
     /// Reports what is out of bounds.
     pub fn check(&self, problems: &mut Problems) {
+        self.retention.check(problems);
+        if self.out_of_order_window == Keep::Unset {
+            problems.add("out_of_order_window", "must be a duration, such as 1h, or `forever`");
+        }
         let mut number = |key: &str, value: u64, least: u64, most: u64| {
             if value < least || value > most {
                 problems.add(key, format!("must be from {least} to {most}, not {value}"));
             }
         };
         number("retention_days", self.retention_days.into(), 1, 3_660);
+        number("max_host_series", self.max_host_series.into(), 0, 100_000_000);
         number("max_head_series", self.max_head_series.into(), 1_000, 100_000_000);
         number("query_max_series", self.query_max_series.into(), 1, 100_000_000);
         number("query_max_samples", self.query_max_samples, 1_000, 10_000_000_000);
@@ -75,6 +104,9 @@ impl Config {
                 problems.add(key, format!("must be from {least} to {most}, not {}", text(value)));
             }
         };
+        if let Keep::For(window) = self.out_of_order_window {
+            duration("out_of_order_window", window, 0, 3_660 * 86_400);
+        }
         duration("seal_delay", self.seal_delay, 60, 86_400);
         duration("max_ahead", self.max_ahead, 1, 86_400);
         duration("lookback", self.lookback, 1, 86_400);

@@ -6,6 +6,7 @@
 //! - [`store`]: [`Engine`], the store on disk: a head in memory behind SQLite frames, sealed into one file per UTC day
 //! - [`remote`]: Prometheus' remote protocols, from bytes to samples
 //! - [`source`]: [`Source`], what PromQL reads from; implemented by [`Engine`] and by [`MemSource`]
+//! - [`exchange`]: samples as text and JSON lines, in and out
 //! - [`matcher`]: label matchers; [`promql`]: the evaluator; [`http`]: `/api/v1` answers, without a web framework
 //!
 //! # Invariants
@@ -16,6 +17,7 @@
 mod calendar;
 pub mod config;
 pub mod error;
+pub mod exchange;
 pub mod http;
 pub mod matcher;
 pub mod promql;
@@ -27,4 +29,4 @@ pub use config::Config;
 pub use error::Error;
 pub use matcher::{MatchOp, Matcher};
 pub use source::{MemSource, SelectLimits, SeriesData, Source};
-pub use store::{Append, Engine, OpenReport, Outcome};
+pub use store::{Append, Engine, OpenReport, Outcome, Reason, Refusal, Report};

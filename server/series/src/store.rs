@@ -33,15 +33,18 @@
 //! See [`OpenReport`]: damaged files are put aside with the name `*.corrupt-<n>`, counted and told; a day file found damaged
 //! while running is put aside then. A chunk with a wrong checksum is left out of answers and counted.
 
+mod admit;
 mod chunk;
 mod day;
 mod day_reader;
 mod decimals;
+mod expire;
 mod finder;
 mod frames;
 mod group;
 mod head;
 mod index;
+pub mod inspect;
 mod part;
 mod query;
 mod recover;
@@ -50,6 +53,8 @@ mod tail;
 mod varint;
 mod writer;
 
+pub use admit::{Reason, Refusal, Report};
+pub use expire::RetainReport;
 pub use recover::{Moved, OpenReport};
 
 use crate::{config::Config, error::Error};
@@ -71,7 +76,6 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 use tracing::{info, warn};
 use writer::{Counters, Message, Reply, Writer};
@@ -120,15 +124,6 @@ pub struct SealReport {
     pub damaged_chunks: u64,
 }
 
-/// What retention deleted.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RetainReport {
-    /// Names of the deleted files.
-    pub files: Vec<String>,
-    /// Bytes freed.
-    pub bytes: u64,
-}
-
 /// Numbers about the store. Totals count from the start of the process.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 pub struct Stats {
@@ -140,8 +135,14 @@ pub struct Stats {
     pub duplicate_batches_total: u64,
     /// Samples refused since memory holds `max_head_series` series.
     pub refused_too_many_series_total: u64,
-    /// Samples refused since they are older than `retention_days`.
+    /// Samples refused since their host has `max_host_series` series in memory.
+    pub refused_host_series_total: u64,
+    /// Samples refused since they are older than retention keeps them.
     pub refused_too_old_total: u64,
+    /// Samples refused since they are further behind their series than `out_of_order_window`.
+    pub refused_out_of_order_total: u64,
+    /// Samples refused since their series has another value at that time; only senders that ask for it are refused.
+    pub refused_duplicate_total: u64,
     /// Samples refused since they are further in the future than `max_ahead`.
     pub refused_too_far_ahead_total: u64,
     /// Samples refused since they have no label.
@@ -150,6 +151,12 @@ pub struct Stats {
     pub damaged_chunks_total: u64,
     /// Files found damaged and put aside, at the start or later.
     pub damaged_files_total: u64,
+    /// Files that retention deleted.
+    pub expired_files_total: u64,
+    /// Bytes that retention freed.
+    pub expired_bytes_total: u64,
+    /// Samples that retention took out of files that stay for the sake of other environments.
+    pub expired_samples_total: u64,
     /// Bytes of `head.db` with its log.
     pub head_bytes: u64,
     /// Bytes of the day files with their logs.
@@ -257,7 +264,20 @@ impl Engine {
     /// # Errors
     /// See [`Engine::append`].
     pub fn append_at(&self, now_ms: UnixMs, batches: Vec<Append>) -> Result<Vec<Outcome>, Error> {
-        self.ask(|reply| Message::Append { now_ms, batches, reply })
+        let reports = self.ask(|reply| Message::Append { now_ms, batches, strict: false, reply })?;
+        Ok(reports.into_iter().map(|report| report.map_or(Outcome::Duplicate, |report| report.outcome())).collect())
+    }
+
+    /// Stores samples of a sender that must be told of each one that was refused, as Prometheus tells it. What is good is stored
+    /// although other samples are refused. A sample whose series has another value at that time is refused, as far as the value
+    /// is among the newest ones of the series; of [`Engine::append`] it is taken.
+    ///
+    /// # Errors
+    /// See [`Engine::append`].
+    pub fn append_strict(&self, now_ms: UnixMs, samples: Arc<Vec<Sample>>) -> Result<Report, Error> {
+        let batches = vec![Append { samples, ..Append::default() }];
+        let reports = self.ask(|reply| Message::Append { now_ms, batches, strict: true, reply })?;
+        Ok(reports.into_iter().flatten().next().unwrap_or_default())
     }
 
     /// The last sequence applied for a source.
@@ -320,35 +340,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes day files whose last moment is more than `keep` ago, damaged ones that were put aside included.
-    ///
-    /// # Errors
-    /// The directory cannot be read or a file cannot be deleted; the next call tries again.
-    pub fn retain(&self, now_ms: UnixMs, keep: Duration) -> Result<RetainReport, Error> {
-        let _one_at_a_time = lock(&self.sealing);
-        let oldest = now_ms.saturating_sub(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX));
-        let mut report = RetainReport::default();
-        for entry in fs::read_dir(&self.dir).map_err(|e| Error::io("list", &self.dir, &e))? {
-            let entry = entry.map_err(|e| Error::io("list", &self.dir, &e))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(day) = name.find(".db").and_then(|at| day::parse_name(&name[..at + 3])) else { continue };
-            if (day + 1) * DAY_MS > oldest || name.ends_with("-wal") || name.ends_with("-shm") {
-                continue;
-            }
-            // Readers first: nobody opens what is not in the list. Then the log before the file, so that a crash in between
-            // never leaves a log that a new file of this day would take for its own.
-            write_lock(&self.days).remove(&day);
-            lock(&self.readers).retain(|(of, _)| *of != day);
-            for suffix in ["-shm", "-wal", ""] {
-                report.bytes += remove(&recover::beside(&entry.path(), suffix))?;
-            }
-            report.files.push(name);
-        }
-        if !report.files.is_empty() {
-            report.files.sort();
-            info!(files = report.files.len(), bytes = report.bytes, "deleted expired day files");
-        }
-        Ok(report)
+    /// Times that day files are about, oldest first: first and last moment of each.
+    #[must_use]
+    pub fn sealed_days(&self) -> Vec<(UnixMs, UnixMs)> {
+        read_lock(&self.days).keys().map(|day| (day * DAY_MS, (day + 1) * DAY_MS - 1)).collect()
     }
 
     /// Numbers for people and for `/metrics`.
@@ -362,10 +357,16 @@ impl Engine {
             head_series: read_lock(&self.head).series_count() as u64,
             samples_total: count(&self.counters.appended),
             duplicate_batches_total: count(&self.counters.duplicates),
-            refused_too_many_series_total: count(&self.counters.refused_full),
-            refused_too_old_total: count(&self.counters.refused_old),
-            refused_too_far_ahead_total: count(&self.counters.refused_ahead),
-            refused_without_labels_total: count(&self.counters.refused_unnamed),
+            refused_too_many_series_total: self.counters.refused(Reason::TooManySeries),
+            refused_host_series_total: self.counters.refused(Reason::TooManyHostSeries),
+            refused_too_old_total: self.counters.refused(Reason::TooOld),
+            refused_out_of_order_total: self.counters.refused(Reason::OutOfOrder),
+            refused_duplicate_total: self.counters.refused(Reason::Duplicate),
+            refused_too_far_ahead_total: self.counters.refused(Reason::TooFarAhead),
+            refused_without_labels_total: self.counters.refused(Reason::WithoutLabels),
+            expired_files_total: count(&self.counters.expired_files),
+            expired_bytes_total: count(&self.counters.expired_bytes),
+            expired_samples_total: count(&self.counters.expired_samples),
             damaged_chunks_total: count(&self.counters.damaged_chunks),
             damaged_files_total: count(&self.counters.damaged_files),
             head_bytes: with_log(&self.dir.join("head.db")),
@@ -428,15 +429,6 @@ fn parts_of(day: i64, generations: &[Arc<Generation>]) -> Vec<(Arc<Labels>, Vec<
         }
     }
     by_labels.into_iter().collect()
-}
-
-fn remove(path: &Path) -> Result<u64, Error> {
-    let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
-    match fs::remove_file(path) {
-        Ok(()) => Ok(bytes),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(Error::io("delete", path, &error)),
-    }
 }
 
 /// A lock whose holder panicked still guards sound data: every change under these locks is complete at each step.

@@ -81,12 +81,15 @@ pub async fn export(State(state): State<Shared>) -> Response {
         let refused = series.refused_too_many_series_total
             + series.refused_too_old_total
             + series.refused_too_far_ahead_total
+            + series.refused_out_of_order_total
+            + series.refused_duplicate_total
+            + series.refused_host_series_total
             + series.refused_without_labels_total;
         put(
             &mut text,
             "shipwatch_series_refused_samples_total",
             "counter",
-            "Samples refused: too old, too far ahead, too many series.",
+            "Samples refused: too old, too far ahead, out of order, too many series.",
             float(refused),
         );
         put(
@@ -96,6 +99,23 @@ pub async fn export(State(state): State<Shared>) -> Response {
             "Files found damaged and put aside.",
             float(series.damaged_files_total),
         );
+        for (name, help, value) in [
+            (
+                "shipwatch_series_refused_host_series_total",
+                "Samples refused: their host has too many series.",
+                series.refused_host_series_total,
+            ),
+            (
+                "shipwatch_series_refused_out_of_order_total",
+                "Samples refused: too far behind their series.",
+                series.refused_out_of_order_total,
+            ),
+            ("shipwatch_series_expired_files_total", "Files that retention deleted.", series.expired_files_total),
+            ("shipwatch_series_expired_bytes_total", "Bytes that retention freed.", series.expired_bytes_total),
+            ("shipwatch_series_expired_samples_total", "Samples that retention took out of days that stay.", series.expired_samples_total),
+        ] {
+            put(&mut text, name, "counter", help, float(value));
+        }
         if let Some(logs) = logs.and_then(|stats| serde_json::to_value(stats).ok()) {
             for (key, value) in logs.as_object().into_iter().flatten() {
                 if let Some(value) = value.as_f64() {

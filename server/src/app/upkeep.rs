@@ -79,10 +79,10 @@ fn seal(
         let engine = Arc::clone(&engine);
         blocking("sealing series", move || engine.seal(now_ms()).map(drop))
     });
-    let (engine, keep) = (Arc::clone(series), Duration::from_secs(u64::from(config.series.retention_days) * 86_400));
+    let engine = Arc::clone(series);
     every(tasks, cancel, Duration::from_secs(600), move || {
         let engine = Arc::clone(&engine);
-        blocking("retention of series", move || engine.retain(now_ms(), keep).map(drop))
+        blocking("retention of series", move || engine.retain(now_ms()).map(drop))
     });
     let engine = Arc::clone(logs);
     every(tasks, cancel, Duration::from_secs(5), move || {

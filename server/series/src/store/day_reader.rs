@@ -1,7 +1,8 @@
 //! Reading a day file: see `day` for what it holds.
 //!
 //! # Invariants
-//! - One query at a time uses a reader; what it keeps between queries is what never changes in a day file, and is bounded.
+//! - One query at a time uses a reader; what it keeps between queries is bounded, and is true of the day as long as no
+//!   series is taken out of it.
 
 use super::{
     day::{MIGRATIONS, WINDOW_BITS, block, decode_list, window_in, window_start},
@@ -33,7 +34,8 @@ pub(crate) struct DayReader {
     connection: Connection,
     path: PathBuf,
     pairs: RefCell<HashMap<i64, Pair>>,
-    /// Of series that were asked for: what a day has under a number never changes.
+    /// Of series that were asked for. What a day has under a number changes only when retention takes series out, after which no
+    /// reader of before is used.
     labels: RefCell<HashMap<u32, Arc<Labels>>>,
 }
 
@@ -41,6 +43,14 @@ impl DayReader {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let connection = sqlite::open(path, Mode::Read, MIGRATIONS)?;
         Ok(Self { connection, path: path.to_owned(), pairs: RefCell::default(), labels: RefCell::default() })
+    }
+
+    /// Runs `read` on one state of the file: what retention takes out meanwhile is there until its end.
+    pub(crate) fn at_once<T>(&self, read: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
+        let state = self.connection.unchecked_transaction().map_err(self.wrong())?;
+        let read = read(self)?;
+        state.commit().map_err(self.wrong())?;
+        Ok(read)
     }
 
     fn wrong(&self) -> impl Fn(rusqlite::Error) -> Error {

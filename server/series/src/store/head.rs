@@ -170,6 +170,16 @@ impl Head {
         self.postings.remove(&dead, gone.iter().map(|labels| &**labels));
     }
 
+    /// Time of a series' newest live sample.
+    pub(crate) fn newest(&self, slot: u32) -> Option<i64> {
+        self.entries.get(slot)?.part.newest()
+    }
+
+    /// See [`Part::open_value`].
+    pub(crate) fn open_value(&self, slot: u32, ts: i64) -> Option<f64> {
+        self.entries.get(slot)?.part.open_value(ts)
+    }
+
     /// What a series may have in `[t0, t1]`, oldest generation first.
     pub(crate) fn pieces(&self, slot: u32, t0: i64, t1: i64) -> Option<(Arc<Labels>, Vec<Piece>)> {
         let entry = self.entries.get(slot)?;

@@ -113,6 +113,11 @@ impl Postings {
         }
     }
 
+    /// How many series have a label with this value.
+    pub(crate) fn count(&self, name: &str, value: &str) -> usize {
+        self.by_name.get(name).and_then(|values| values.get(value)).map_or(0, Vec::len)
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
     }

@@ -155,6 +155,20 @@ impl Part {
         self.blocks.is_empty() && self.tail.is_empty() && self.late.is_none()
     }
 
+    /// Time of the newest sample.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        self.tail.range().map(|(_, t1)| t1)
+    }
+
+    /// The value at a time, if it is among the newest ones, which are still open.
+    pub(crate) fn open_value(&self, ts: i64) -> Option<f64> {
+        let (t0, t1) = self.tail.range()?;
+        if !(t0..=t1).contains(&ts) {
+            return None;
+        }
+        self.tail.iter().find(|(at, _)| *at == ts).map(|(_, value)| value)
+    }
+
     fn late(&self) -> &[(i64, f64)] {
         self.late.as_ref().map_or(&[], |late| &late.samples)
     }

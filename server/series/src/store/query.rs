@@ -46,7 +46,7 @@ impl Engine {
                 readers.iter().position(|(of, _)| *of == day).map(|at| readers.swap_remove(at).1)
             };
             let reader = idle.map_or_else(|| DayReader::open(&path), Ok);
-            let done = reader.and_then(|reader| read(day, &reader).map(|()| reader));
+            let done = reader.and_then(|reader| reader.at_once(|reader| read(day, reader)).map(|()| reader));
             let is_listed = || read_lock(&self.days).get(&day).is_some_and(|listed| Arc::ptr_eq(listed, &path));
             match done {
                 Ok(reader) => {

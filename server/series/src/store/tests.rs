@@ -1,5 +1,9 @@
 //! The store against a model, against crashes, damage and a full disk. A kill is a copy of the directory at that moment.
 
+mod crash;
+mod inspect;
+mod policy;
+
 use super::*;
 use crate::{
     matcher::{MatchOp, Matcher},
@@ -225,7 +229,7 @@ fn a_backfill_of_sealed_hours_is_readable_and_sealed() {
 #[test]
 fn retention_unlinks_whole_days() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, _) = open(dir.path());
+    let (engine, _) = Engine::open(dir.path(), Config { retention_days: 3, ..Config::default() }).unwrap();
     for day in 0..3 {
         engine.append_at(DAY0 + 3 * DAY_MS, vec![batch("", 0, minutes("a", DAY0 + day * DAY_MS, 3))]).unwrap();
     }
@@ -234,13 +238,13 @@ fn retention_unlinks_whole_days() {
     assert_eq!(all(&engine).len(), 9);
     let now = DAY0 + 4 * DAY_MS;
     let size = fs::metadata(dir.path().join("2026-11-23.db")).unwrap().len();
-    let report = engine.retain(now, Duration::from_secs(3 * 86_400)).unwrap();
+    let report = engine.retain(now).unwrap();
     assert_eq!(report.files, ["2026-11-22.db.corrupt-1", "2026-11-23.db"]);
     assert!(report.bytes >= size + 100, "{report:?}");
     assert_eq!((all(&engine).len(), engine.stats().day_files), (6, 2));
-    assert_eq!(engine.retain(now, Duration::from_secs(3 * 86_400)).unwrap(), RetainReport::default());
+    assert_eq!(engine.retain(now).unwrap(), RetainReport::default());
     // The day can come again.
-    engine.append_at(now, vec![batch("", 0, minutes("a", DAY0, 2))]).unwrap();
+    engine.append_at(now - DAY_MS, vec![batch("", 0, minutes("a", DAY0, 2))]).unwrap();
     engine.seal(now).unwrap();
     assert_eq!((all(&engine).len(), engine.stats().day_files), (8, 3));
 }

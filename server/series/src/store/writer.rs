@@ -8,15 +8,18 @@
 //! - It ends when the last sender is dropped, after what was sent has been done.
 
 use super::{
-    Append, Outcome,
-    day::DAY_MS,
+    Append,
+    admit::{Gate, NewByHost, Reason, Report},
     frames::{self, Frame},
     head::{Generation, Head},
     read_lock, sqlite, write_lock,
 };
 use crate::{config::Config, error::Error};
 use rusqlite::{Connection, params};
-use shipwatch_common::{model::Labels, time::UnixMs};
+use shipwatch_common::{
+    model::{Labels, Sample},
+    time::UnixMs,
+};
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -31,11 +34,14 @@ use tracing::{debug, error};
 /// Most samples that are committed together; bounds memory and the time that one append can wait for others.
 const GROUP_SAMPLES: usize = 500_000;
 
+/// What became of each batch; nothing for one that had been applied before.
+pub(crate) type Reports = Vec<Option<Report>>;
+
 /// Where an answer goes. The receiver may have given up: then nobody needs it.
 pub(crate) type Reply<T> = SyncSender<Result<T, Error>>;
 
 pub(crate) enum Message {
-    Append { now_ms: UnixMs, batches: Vec<Append>, reply: Reply<Vec<Outcome>> },
+    Append { now_ms: UnixMs, batches: Vec<Append>, strict: bool, reply: Reply<Reports> },
     BeginSeal { cutoff: i64, reply: Reply<SealPlan> },
     EndSeal { cutoff: i64, last_frame: i64, reply: Reply<()> },
 }
@@ -54,32 +60,30 @@ pub(crate) struct SealPlan {
 pub(crate) struct Counters {
     pub(crate) appended: AtomicU64,
     pub(crate) duplicates: AtomicU64,
-    pub(crate) refused_full: AtomicU64,
-    pub(crate) refused_old: AtomicU64,
-    pub(crate) refused_ahead: AtomicU64,
-    pub(crate) refused_unnamed: AtomicU64,
+    refused: [AtomicU64; Reason::ALL.len()],
+    pub(crate) expired_files: AtomicU64,
+    pub(crate) expired_bytes: AtomicU64,
+    pub(crate) expired_samples: AtomicU64,
     pub(crate) damaged_chunks: AtomicU64,
     pub(crate) damaged_files: AtomicU64,
 }
 
-/// Refused samples of one group.
-#[derive(Clone, Copy, Debug, Default)]
-struct Refused {
-    full: u64,
-    old: u64,
-    ahead: u64,
-    unnamed: u64,
-}
-
-impl Refused {
-    const fn total(&self) -> u64 {
-        self.full + self.old + self.ahead + self.unnamed
+impl Counters {
+    pub(crate) fn refused(&self, reason: Reason) -> u64 {
+        self.refused[reason as usize].load(Relaxed)
     }
 }
 
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
 enum Target {
     Known { slot: u32, id: i64 },
     New(usize),
+}
+
+enum Admitted {
+    Take(Target),
+    /// The very sample is there.
+    Same,
 }
 
 /// What one transaction will do. Made without touching anything.
@@ -92,13 +96,19 @@ struct Plan {
     shared: Vec<(u32, Arc<Labels>)>,
     marks: HashMap<String, u64>,
     duplicates: u64,
-    refused: Refused,
+    refused: [u64; Reason::ALL.len()],
+    new_by_host: NewByHost,
+    /// The newest time of series that have samples in this plan; kept only when it is asked for.
+    newest: HashMap<Target, i64>,
+    /// Values of this plan; kept only for senders that must be told of conflicts.
+    values: HashMap<(Target, i64), f64>,
 }
 
 struct Job {
     now_ms: UnixMs,
     batches: Vec<Append>,
-    reply: Reply<Vec<Outcome>>,
+    strict: bool,
+    reply: Reply<Reports>,
 }
 
 pub(crate) struct Writer {
@@ -116,8 +126,8 @@ impl Writer {
         let mut next = None;
         while let Some(message) = next.take().or_else(|| messages.recv().ok()) {
             match message {
-                Message::Append { now_ms, batches, reply } => {
-                    let mut group = vec![Job { now_ms, batches, reply }];
+                Message::Append { now_ms, batches, strict, reply } => {
+                    let mut group = vec![Job { now_ms, batches, strict, reply }];
                     next = Self::gather(messages, &mut group);
                     self.append(group);
                 }
@@ -134,9 +144,9 @@ impl Writer {
         let mut samples = size(&group[0].batches);
         while samples < GROUP_SAMPLES {
             match messages.try_recv() {
-                Ok(Message::Append { now_ms, batches, reply }) => {
+                Ok(Message::Append { now_ms, batches, strict, reply }) => {
                     samples += size(&batches);
-                    group.push(Job { now_ms, batches, reply });
+                    group.push(Job { now_ms, batches, strict, reply });
                 }
                 Ok(other) => return Some(other),
                 Err(_) => return None,
@@ -149,75 +159,100 @@ impl Writer {
         let mut plan = Plan::default();
         let mut answers = Vec::with_capacity(group.len());
         for job in group {
-            let outcomes = self.plan(&mut plan, job.now_ms, job.batches);
-            answers.push((job.reply, outcomes));
+            let reports = self.plan(&mut plan, job.now_ms, job.strict, job.batches);
+            answers.push((job.reply, reports));
         }
         let done = self.commit(&plan).map(|ids| self.apply(plan, &ids));
         if let Err(error) = &done {
             error!(%error, "could not store samples");
         }
-        for (reply, outcomes) in answers {
+        for (reply, reports) in answers {
             // A caller that does not wait any more will send again, and the mark will tell.
-            drop(reply.send(done.clone().map(|()| outcomes)));
+            drop(reply.send(done.clone().map(|()| reports)));
         }
     }
 
-    fn plan(&self, plan: &mut Plan, now_ms: UnixMs, batches: Vec<Append>) -> Vec<Outcome> {
-        let oldest = now_ms.saturating_sub(i64::from(self.config.retention_days) * DAY_MS);
-        let newest = now_ms.saturating_add(self.config.max_ahead.as_millis() as i64);
+    fn plan(&self, plan: &mut Plan, now_ms: UnixMs, strict: bool, batches: Vec<Append>) -> Reports {
+        let gate = Gate::new(&self.config, now_ms);
         let head = read_lock(&self.head);
         let marks = self.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut reports = Vec::with_capacity(batches.len());
         for batch in batches {
             if !batch.source.is_empty() {
                 let mark = plan.marks.get(&batch.source).or_else(|| marks.get(&batch.source));
                 if mark.is_some_and(|mark| batch.seq <= *mark) {
                     plan.duplicates += 1;
-                    outcomes.push(Outcome::Duplicate);
+                    reports.push(None);
                     continue;
                 }
                 plan.marks.insert(batch.source, batch.seq);
             }
-            let (before, refused_before) = (plan.samples.len(), plan.refused.total());
+            let mut report = Report::default();
             for sample in &*batch.samples {
-                let refused = &mut plan.refused;
-                if sample.ts_ms < oldest {
-                    refused.old += 1;
-                } else if sample.ts_ms > newest {
-                    refused.ahead += 1;
-                } else if sample.labels.is_empty() {
-                    refused.unnamed += 1;
-                } else {
-                    match Self::target(plan, &head, &sample.labels, self.config.max_head_series) {
-                        Some(target) => plan.samples.push((target, sample.ts_ms, sample.value)),
-                        None => plan.refused.full += 1,
+                match self.admit(plan, &head, &gate, strict, sample) {
+                    Ok(Admitted::Take(target)) => {
+                        plan.samples.push((target, sample.ts_ms, sample.value));
+                        report.stored += 1;
                     }
+                    Ok(Admitted::Same) => {
+                        report.stored += 1;
+                        report.same += 1;
+                    }
+                    Err(reason) => report.refuse(reason, sample),
                 }
             }
-            let samples = (plan.samples.len() - before) as u64;
-            outcomes.push(Outcome::Stored { samples, refused: plan.refused.total() - refused_before });
+            Reason::ALL.into_iter().for_each(|reason| plan.refused[reason as usize] += report.refused(reason));
+            reports.push(Some(report));
         }
-        outcomes
+        reports
     }
 
-    fn target(plan: &mut Plan, head: &Head, labels: &Arc<Labels>, max_series: u32) -> Option<Target> {
+    fn admit(&self, plan: &mut Plan, head: &Head, gate: &Gate, strict: bool, sample: &Sample) -> Result<Admitted, Reason> {
+        gate.check(sample)?;
+        let target = Self::target(plan, head, &sample.labels, &self.config)?;
+        if strict || gate.looks_back() {
+            let slot = match target {
+                Target::Known { slot, .. } => Some(slot),
+                Target::New(_) => None,
+            };
+            let planned = plan.values.get(&(target, sample.ts_ms)).copied();
+            let before = planned.or_else(|| head.open_value(slot?, sample.ts_ms)).filter(|_| strict);
+            match before {
+                Some(value) if value.to_bits() == sample.value.to_bits() => return Ok(Admitted::Same),
+                Some(_) => return Err(Reason::Duplicate),
+                None => {}
+            }
+            let newest = plan.newest.get(&target).copied().max(slot.and_then(|slot| head.newest(slot)));
+            newest.map_or(Ok(()), |newest| gate.check_order(sample.ts_ms, newest))?;
+            plan.newest.insert(target, newest.unwrap_or(i64::MIN).max(sample.ts_ms));
+            if strict {
+                plan.values.insert((target, sample.ts_ms), sample.value);
+            }
+        }
+        Ok(Admitted::Take(target))
+    }
+
+    fn target(plan: &mut Plan, head: &Head, labels: &Arc<Labels>, config: &Config) -> Result<Target, Reason> {
         if let Some(found) = head.find(labels) {
             // Somebody else holds them as well: they will come again.
             if !found.shared && Arc::strong_count(labels) > 1 {
                 plan.shared.push((found.slot, labels.clone()));
             }
-            return Some(Target::Known { slot: found.slot, id: found.id });
+            return Ok(Target::Known { slot: found.slot, id: found.id });
         }
         if let Some(at) = plan.new_by_labels.get(labels) {
-            return Some(Target::New(*at));
+            return Ok(Target::New(*at));
         }
-        if head.series_count() + plan.new_series.len() >= max_series as usize {
-            return None;
+        if head.series_count() + plan.new_series.len() >= config.max_head_series as usize {
+            return Err(Reason::TooManySeries);
+        }
+        if !plan.new_by_host.admit(labels, config.max_host_series, |name, value| head.postings.count(name, value)) {
+            return Err(Reason::TooManyHostSeries);
         }
         let at = plan.new_series.len();
         plan.new_series.push(labels.clone());
         plan.new_by_labels.insert(labels.clone(), at);
-        Some(Target::New(at))
+        Ok(Target::New(at))
     }
 
     /// Puts the plan on disk; the ids of the new series come back.
@@ -264,10 +299,7 @@ impl Writer {
         };
         count(&self.counters.appended, plan.samples.len() as u64);
         count(&self.counters.duplicates, plan.duplicates);
-        count(&self.counters.refused_full, plan.refused.full);
-        count(&self.counters.refused_old, plan.refused.old);
-        count(&self.counters.refused_ahead, plan.refused.ahead);
-        count(&self.counters.refused_unnamed, plan.refused.unnamed);
+        self.counters.refused.iter().zip(plan.refused).for_each(|(counter, by)| count(counter, by));
         self.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(plan.marks);
         let mut head = write_lock(&self.head);
         let slots: Vec<u32> = plan.new_series.into_iter().zip(ids).map(|(labels, id)| head.add_series(*id, labels)).collect();

@@ -1,0 +1,48 @@
+//! What the tools for a stopped server's directory tell.
+
+use super::*;
+use crate::store::inspect::{stats, verify};
+
+fn filled(dir: &Path) -> u64 {
+    let (engine, _) = open(dir);
+    let samples = [minutes("a", DAY0, 300), minutes("b", DAY0, 60)].concat();
+    engine.append_at(DAY0 + 6 * HOUR, vec![batch("x", 1, samples)]).unwrap();
+    engine.seal(DAY0 + 4 * HOUR).unwrap();
+    360
+}
+
+#[test]
+fn a_sound_store_is_told_sound_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let mut files = Vec::new();
+    let verdict = verify(dir.path(), |file| files.push(file.file_name().unwrap().to_owned())).unwrap();
+    assert_eq!((verdict.damage.len(), verdict.files, verdict.chunks, verdict.frames), (0, 2, 2, 1), "{verdict:?}");
+    assert_eq!(files, ["head.db", "2026-11-23.db"]);
+    let days = stats(dir.path(), 2).unwrap();
+    let day = &days[0];
+    assert_eq!((days.len(), day.day.as_str(), day.series, day.samples), (1, "2026-11-23", 2, 180));
+    assert_eq!((day.names[0].name.as_str(), day.names[0].values, day.names[0].series), ("host", 2, 2));
+    assert_eq!((day.pairs[0].value.as_str(), day.pairs[0].series, day.envs[""]), ("load", 2, 2));
+    assert_eq!(all(&open(dir.path()).0).len(), 360);
+}
+
+#[test]
+fn damage_is_told_and_left_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let (head, day) = (dir.path().join("head.db"), dir.path().join("2026-11-23.db"));
+    let change = |path: &Path, sql: &str| rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    change(&head, "UPDATE frames SET payload = x'0102'");
+    change(&day, "UPDATE chunks SET n = n + 1 WHERE key = (SELECT min(key) FROM chunks)");
+    change(&day, "UPDATE chunks SET body = x'00' WHERE key = (SELECT max(key) FROM chunks)");
+    for _ in 0..2 {
+        let verdict = verify(dir.path(), |_| {}).unwrap();
+        let told: Vec<String> = verdict.damage.iter().map(|damage| format!("{}: {}", damage.file, damage.reason)).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("head.db: frame 1: ") && told[1].contains("its row tells"), "{told:?}");
+    }
+    fs::write(&day, [7; 5_000]).unwrap();
+    assert!(verify(dir.path(), |_| {}).unwrap().damage.iter().any(|damage| damage.reason.contains("not a database")));
+    assert!(day.try_exists().unwrap());
+}
