@@ -388,7 +388,7 @@ fn a_damaged_day_is_put_aside_at_the_start_or_when_it_is_read() {
     assert_eq!(all(&engine).len(), 2 * 200 * 30);
     drop(engine);
     let mut bytes = fs::read(&torn).unwrap();
-    let page = 8_192;
+    let page = 2_048;
     let last = bytes.len() / page - 1;
     bytes[3 * page..last * page].fill(0x5a);
     fs::write(&torn, bytes).unwrap();
