@@ -1,6 +1,6 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
-//! - [`auth`]: who may; [`error`]: how it is said that something went wrong
+//! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
 //! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`status`], [`logs`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
@@ -10,6 +10,7 @@
 
 pub mod alerts;
 pub mod auth;
+pub mod compress;
 pub mod deployments;
 pub mod error;
 pub mod hosts;
@@ -193,7 +194,8 @@ pub fn router(state: Shared) -> Router {
         .route("/rules", get(prometheus::rules))
         .route("/alerts", get(prometheus::alerts))
         .route("/status/buildinfo", get(prometheus::build_info))
-        .fallback(prometheus::not_found);
+        .fallback(prometheus::not_found)
+        .layer(middleware::from_fn(compress::layer));
     Router::new()
         .nest("/shipwatch/api/v1", own.fallback(error::not_found))
         .nest("/api/v1", prometheus)

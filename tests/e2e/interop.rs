@@ -143,6 +143,11 @@ async fn promtool_understands_the_answers_and_status_pages_have_their_shapes() {
         let (status, answer) = ours.get(&format!("/api/v1/{path}"), &[]).await;
         assert_eq!((status, answer.pointer(pointer)), (200, Some(&expected)), "{path}: {answer}");
     }
+    for coding in ["gzip", "zstd"] {
+        let request = reqwest::Client::new().get(format!("{}/api/v1/series?match[]=%7Bjob%3D%22itself%22%7D", ours.url()));
+        let response = request.basic_auth("admin", Some(PASSWORD)).header("accept-encoding", coding).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers()["content-encoding"].as_bytes()), (200, coding.as_bytes()));
+    }
     // With a 200 Grafana would take this for a Thanos.
     assert_eq!(ours.get("/api/v1/status/flags", &[]).await.0, 404);
 }
