@@ -34,13 +34,19 @@ fn damage_is_told_and_left_where_it_is() {
     let (head, day) = (dir.path().join("head.db"), dir.path().join("2026-11-23.db"));
     let change = |path: &Path, sql: &str| rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
     change(&head, "UPDATE frames SET payload = x'0102'");
-    change(&day, "UPDATE chunks SET n = n + 1 WHERE key = (SELECT min(key) FROM chunks)");
-    change(&day, "UPDATE chunks SET body = x'00' WHERE key = (SELECT max(key) FROM chunks)");
+    change(&day, "UPDATE groups SET body = x'00' WHERE key = (SELECT max(key) FROM groups)");
+    // A row of format 1 that tells one sample more than there are.
+    let (ts, values) = ([DAY0 + 5 * HOUR, DAY0 + 5 * HOUR + 1], [1.0, 2.0]);
+    let row = rusqlite::params![2, ts[0], ts[1], 3, chunk::encode(&ts, &values)];
+    let connection = rusqlite::Connection::open(&day).unwrap();
+    connection.execute("INSERT INTO chunks(key, t0, t1, n, body) VALUES (1 << 4 | ?1, ?2, ?3, ?4, ?5)", row).unwrap();
+    drop(connection);
     for _ in 0..2 {
         let verdict = verify(dir.path(), |_| {}).unwrap();
         let told: Vec<String> = verdict.damage.iter().map(|damage| format!("{}: {}", damage.file, damage.reason)).collect();
         assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("head.db: frame 1: ") && told[1].contains("its row tells"), "{told:?}");
+        assert!(told[0].starts_with("head.db: frame 1: "), "{told:?}");
+        assert!(told[1].ends_with("group of an unknown version") && told[2].contains("its row tells"), "{told:?}");
     }
     fs::write(&day, [7; 5_000]).unwrap();
     assert!(verify(dir.path(), |_| {}).unwrap().damage.iter().any(|damage| damage.reason.contains("not a database")));

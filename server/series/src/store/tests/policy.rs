@@ -89,7 +89,10 @@ fn a_query_at_work_sees_a_day_as_it_was() {
     let found = reader.at_once(|reader| {
         let series = reader.find(&[])?;
         engine.retain(DAY0 + 3 * DAY_MS)?;
-        Ok((reader.labels(&series)?.len(), reader.chunks(&series, day::day_of(DAY0), (DAY0, DAY0), &mut |reason| panic!("{reason}"))?.len()))
+        Ok((
+            reader.labels(&series)?.len(),
+            reader.chunks(&series, day::day_of(DAY0), (DAY0, DAY0), &mut |reason| panic!("{reason}"))?.len(),
+        ))
     });
     assert_eq!(found.unwrap(), (2, 2));
     assert_eq!((hosts(&engine).len(), engine.stats().damaged_files_total), (1, 0));
