@@ -201,7 +201,7 @@ impl Chosen {
                 parse_time(text).ok_or_else(|| format!("{option}: `{text}` is no time; write 2026-11-23T00:00:00Z"))
             })
         };
-        Ok(Self { matchers, from: time("--from", from, 0)?, to: time("--to", to, UnixMs::MAX)? })
+        Ok(Self { matchers, from: time("--from", from, UnixMs::MIN)?, to: time("--to", to, UnixMs::MAX)? })
     }
 
     fn takes(&self, sample: &Sample) -> bool {
