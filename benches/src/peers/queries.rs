@@ -7,6 +7,9 @@ use std::time::Duration;
 
 /// Refreshes of one panel.
 const RUNS: i64 = 9;
+/// Windows begin and end this long after a sample: Prometheus 2 counts a sample on the first edge of a window, Prometheus 3 does
+/// not, and all three shall be asked the same.
+const OFF_GRID_S: i64 = 7;
 
 /// A question.
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +73,14 @@ pub struct Answered {
 }
 
 impl Question {
-    /// Asks it with windows that end at `last_s` in the last run.
+    /// Asks it with windows that end just after `last_s` in the last run.
     ///
     /// # Errors
     /// No good answer, or not as many series as there should be.
     pub async fn ask(&self, contender: &Contender, last_s: i64, hosts: u32) -> Result<Answered> {
         let (mut times, mut body) = (Vec::new(), bytes::Bytes::new());
         for run in 0..=RUNS {
-            let end = last_s - (RUNS - run) * self.step_s;
+            let end = last_s + OFF_GRID_S - (RUNS - run) * self.step_s;
             let (start, end, step) = ((end - self.range_s).to_string(), end.to_string(), self.step_s.to_string());
             let (path, parameters) = if self.range_s == 0 {
                 ("/api/v1/query", vec![("query", self.query), ("time", end.as_str())])
