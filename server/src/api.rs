@@ -1,7 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`status`], [`logs`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -13,6 +13,7 @@ pub mod auth;
 pub mod compress;
 pub mod deployments;
 pub mod error;
+pub mod exchange;
 pub mod hosts;
 pub mod live;
 pub mod logs;
@@ -186,6 +187,9 @@ pub fn router(state: Shared) -> Router {
         .route("/status/tsdb", get(prometheus::tsdb))
         .route("/write", post(receive::write))
         .route("/read", post(remote_read::read))
+        .route("/export", get(exchange::export).post(exchange::export))
+        .route("/import", post(exchange::import))
+        .route("/import/prometheus", post(exchange::import_text))
         .route("/targets", get(status::targets))
         .route("/alertmanagers", get(status::alertmanagers))
         .route("/notifications", get(status::notifications))
@@ -203,6 +207,7 @@ pub fn router(state: Shared) -> Router {
         .route("/-/ready", get(|| async { "ready\n" }))
         .route("/-/reload", post(alerts::reload))
         .route("/metrics", get(own_metrics::export))
+        .route("/federate", get(exchange::federate))
         .route("/graph", get(crate::web::graph))
         .fallback(crate::web::serve)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::guard))

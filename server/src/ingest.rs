@@ -8,9 +8,12 @@
 //! - Queues are bounded; a full one makes the gateway stop reading, and QUIC's flow control stops the agents.
 
 use crate::store::{Store, StoreError};
-use shipwatch_common::model::{AgentId, Sample, deploy::Event};
+use shipwatch_common::{
+    model::{AgentId, Sample, deploy::Event},
+    time::now_ms,
+};
 use shipwatch_logs::Engine as LogEngine;
-use shipwatch_series::Engine as SeriesEngine;
+use shipwatch_series::{Engine as SeriesEngine, Report};
 use std::{
     sync::{
         Arc,
@@ -66,11 +69,37 @@ struct Submission<T, O> {
     answer: oneshot::Sender<Answer<O>>,
 }
 
+/// Stores samples of senders that are told of each one that is refused. The engine puts those of several senders into one commit.
+#[derive(Clone, Debug)]
+pub struct Strict {
+    series: Arc<SeriesEngine>,
+    counters: Arc<Counters>,
+}
+
+impl Strict {
+    /// Stores samples and tells what became of them. Blocks until they are on disk.
+    ///
+    /// # Errors
+    /// Nothing was stored; submit the same samples again later.
+    pub fn store(&self, samples: Vec<Sample>) -> Result<Report, IngestError> {
+        let done = self.series.append_strict(now_ms(), Arc::new(samples)).map_err(|error| match error {
+            shipwatch_series::Error::Full { .. } => IngestError::Full,
+            other => IngestError::Failed(other.to_string()),
+        });
+        match &done {
+            Ok(report) => self.counters.samples_total.fetch_add(report.stored, Ordering::Relaxed),
+            Err(_) => self.counters.failed_commits_total.fetch_add(1, Ordering::Relaxed),
+        };
+        done
+    }
+}
+
 /// See the module. Dropping it ends the threads after what is queued was committed.
 #[derive(Debug)]
 pub struct Ingest {
     series: Option<mpsc::Sender<Submission<shipwatch_series::Append, shipwatch_series::Outcome>>>,
     logs: Option<mpsc::Sender<Submission<shipwatch_logs::Append, ()>>>,
+    strict: Strict,
     store: Arc<Store>,
     counters: Arc<Counters>,
     threads: Vec<JoinHandle<()>>,
@@ -83,6 +112,7 @@ impl Ingest {
     /// No thread could be started.
     pub fn start(series: Arc<SeriesEngine>, logs: Arc<LogEngine>, store: Arc<Store>) -> std::io::Result<Self> {
         let counters = Arc::new(Counters::default());
+        let strict = Strict { series: Arc::clone(&series), counters: Arc::clone(&counters) };
         let (series_in, inbox) = mpsc::channel(QUEUE);
         let counted = Arc::clone(&counters);
         let series_thread = std::thread::Builder::new().name("ingest-metrics".to_owned()).spawn(move || {
@@ -116,7 +146,7 @@ impl Ingest {
                 outcomes.map(|all| vec![(); all.len()])
             });
         })?;
-        Ok(Self { series: Some(series_in), logs: Some(logs_in), store, counters, threads: vec![series_thread, logs_thread] })
+        Ok(Self { series: Some(series_in), logs: Some(logs_in), strict, store, counters, threads: vec![series_thread, logs_thread] })
     }
 
     /// What is counted.
@@ -133,18 +163,10 @@ impl Ingest {
         submit(self.series.as_ref(), records).await.map(drop)
     }
 
-    /// Stores samples of a sender without a sequence, such as remote write; tells how many the engine refused.
-    ///
-    /// # Errors
-    /// Nothing was stored; submit the same samples again later.
-    pub async fn samples(&self, samples: Vec<Sample>) -> Result<u64, IngestError> {
-        let record = shipwatch_series::Append { samples: Arc::new(samples), ..Default::default() };
-        let outcomes = submit(self.series.as_ref(), vec![record]).await?;
-        let refused = |outcome: &shipwatch_series::Outcome| match outcome {
-            shipwatch_series::Outcome::Stored { refused, .. } => *refused,
-            shipwatch_series::Outcome::Duplicate => 0,
-        };
-        Ok(outcomes.iter().map(refused).sum())
+    /// For senders without a sequence, such as remote write and imports.
+    #[must_use]
+    pub fn strict(&self) -> Strict {
+        self.strict.clone()
     }
 
     /// Stores records of a logs lane.

@@ -12,8 +12,10 @@
 //! Routing, authentication, compression, and the endpoints that do not read series (`rules`, `alerts`, the rest of `status`).
 
 mod body;
+mod exchange;
 mod tools;
 
+pub use exchange::{ExportError, export, federate};
 pub use tools::{format_query, parse_query, query_exemplars, status_tsdb};
 
 use crate::{

@@ -27,7 +27,7 @@ use std::{
 const MAX_FORM_BYTES: usize = 1 << 20;
 
 /// Parameters of the URL and, for POST, of the form, in this order.
-async fn parameters(request: Request) -> Result<Vec<(String, String)>, ApiError> {
+pub(super) async fn parameters(request: Request) -> Result<Vec<(String, String)>, ApiError> {
     let wrong = |error: &dyn std::fmt::Display| ApiError::bad_data(format!("parameters cannot be read: {error}"));
     let Query(mut all) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map_err(|error| wrong(&error))?;
     let is_form = request

@@ -2,19 +2,23 @@
 //!
 //! # Invariants
 //! - 2xx comes after the samples are on disk. A sender that gets 400 must not send the same again; 429 and 5xx mean later.
-//! - What cannot be stored is left out and told with 400; the rest of the request is stored.
+//! - What cannot be stored is left out and told with 400, in Prometheus' words with the first offender; the rest of the request is
+//!   stored. A sample that is there already with the same value is no mistake.
 //! - Memory is bounded: bodies before and after decompression, and the number of requests that are held at a time.
 
 use super::Shared;
-use crate::ingest::{Ingest, IngestError};
+use crate::ingest::{Ingest, IngestError, Strict};
 use axum::{
     body::Bytes,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use shipwatch_common::time::now_ms;
-use shipwatch_series::remote::{Metadata, ReceiveConfig, Receiver, RequestError, Version, Written};
+use shipwatch_common::{model::Sample, time::now_ms};
+use shipwatch_series::{
+    Report,
+    remote::{Metadata, ReceiveConfig, Receiver, RequestError, Version, Written},
+};
 use std::{
     sync::{
         Arc,
@@ -22,10 +26,12 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Requests that are read and decoded at a time; further ones wait for their turn.
 const AT_A_TIME: usize = 8;
+/// Imports at a time; each occupies a thread.
+const IMPORTS: usize = 4;
 /// How long one waits before its sender is asked to come again.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a body may take to come.
@@ -58,6 +64,7 @@ pub struct Receive {
     receiver: Arc<Receiver>,
     ingest: Arc<Ingest>,
     turns: Semaphore,
+    imports: Arc<Semaphore>,
     counters: Counters,
     metadata: Metadata,
 }
@@ -70,6 +77,7 @@ impl Receive {
             receiver: Arc::new(Receiver::new(config)),
             ingest,
             turns: Semaphore::new(AT_A_TIME),
+            imports: Arc::new(Semaphore::new(IMPORTS)),
             counters: Counters::default(),
             metadata: Metadata::default(),
         }
@@ -79,6 +87,23 @@ impl Receive {
     #[must_use]
     pub const fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// Where samples go.
+    #[must_use]
+    pub fn strict(&self) -> Strict {
+        self.ingest.strict()
+    }
+
+    async fn store(&self, samples: Vec<Sample>) -> Result<Report, IngestError> {
+        let strict = self.strict();
+        let done = tokio::task::spawn_blocking(move || strict.store(samples)).await;
+        done.unwrap_or_else(|error| Err(IngestError::Failed(error.to_string())))
+    }
+
+    /// A turn to import, if there is one soon.
+    pub(super) async fn import_turn(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::time::timeout(PATIENCE, Arc::clone(&self.imports).acquire_owned()).await.ok()?.ok()
     }
 
     /// What is counted.
@@ -151,24 +176,25 @@ struct Outcome {
     wrong: Vec<String>,
 }
 
-/// Puts together what is told of a request, of whose samples the engine stored all but some.
-fn outcome(written: &Written, offered: u64, refused_by_engine: u64) -> Outcome {
+/// Puts together what is told of a request and of what the engine made of its samples.
+fn outcome(written: &Written, report: &Report) -> Outcome {
     let mut wrong = Vec::new();
     if let Some(reason) = &written.refusal {
         wrong.push(format!("{} samples have labels that cannot be stored: {reason}", written.refused));
     }
-    if refused_by_engine > 0 {
-        wrong.push(format!(
-            "{refused_by_engine} samples were refused: older than `series.retention_days`, further in the future than `series.max_ahead`, or of more series than `series.max_head_series`"
-        ));
-    }
+    wrong.extend(refused(report));
     if written.histograms > 0 {
         wrong.push(format!(
             "{} native histograms were left out: they are not supported, send classic histograms (send_native_histograms: false)",
             written.histograms
         ));
     }
-    Outcome { accepted: offered - refused_by_engine + written.duplicates, wrong }
+    Outcome { accepted: report.stored + written.duplicates, wrong }
+}
+
+/// What is told of samples that the engine refused, if there are any.
+pub(super) fn refused(report: &Report) -> Option<String> {
+    report.first.as_ref().map(|first| format!("{first}; samples refused: {}", report.refused_total()))
 }
 
 /// The handler.
@@ -212,20 +238,19 @@ async fn store(receive: &Receive, request: Request) -> Result<(Version, Outcome)
     let mut written = read.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
     receive.metadata.learn(std::mem::take(&mut written.metadata));
     let samples = std::mem::take(&mut written.samples);
-    let offered = samples.len() as u64;
-    let refused = if samples.is_empty() { 0 } else { receive.ingest.samples(samples).await? };
+    let report = if samples.is_empty() { Report::default() } else { receive.store(samples).await? };
     let counters = &receive.counters;
     for (counter, by) in [
         (&counters.requests_total, 1),
-        (&counters.samples_total, offered - refused),
-        (&counters.refused_samples_total, refused + written.refused),
+        (&counters.samples_total, report.stored),
+        (&counters.refused_samples_total, report.refused_total() + written.refused),
         (&counters.duplicate_samples_total, written.duplicates),
         (&counters.histograms_total, written.histograms),
         (&counters.exemplars_total, written.exemplars),
     ] {
         counter.fetch_add(by, Relaxed);
     }
-    Ok((version, outcome(&written, offered, refused)))
+    Ok((version, outcome(&written, &report)))
 }
 
 /// The body, when it is this request's turn.
@@ -248,7 +273,7 @@ async fn body(receive: &Receive, request: Request) -> Result<(SemaphorePermit<'_
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -271,17 +296,87 @@ mod tests {
         assert_eq!(of("application/x-protobuf;proto=other.Request", "snappy"), Err(415));
     }
 
+    fn stored(samples: u64) -> Report {
+        let mut report = Report::default();
+        report.stored = samples;
+        report
+    }
+
     #[test]
     fn what_is_left_out_is_told_and_the_rest_counts() {
         let written = Written { refused: 2, refusal: Some("no name".to_owned()), histograms: 1, duplicates: 4, ..Written::default() };
-        let told = outcome(&written, 10, 3);
-        assert_eq!((told.accepted, told.wrong.len()), (11, 3));
+        let told = outcome(&written, &stored(7));
+        assert_eq!((told.accepted, told.wrong.len()), (11, 2));
         let response = answer(Version::V2, &told);
         assert_eq!(
             (response.status(), &response.headers()["x-prometheus-remote-write-samples-written"]),
             (StatusCode::BAD_REQUEST, &HeaderValue::from(11))
         );
-        let response = answer(Version::V1, &outcome(&Written::default(), 10, 0));
+        let response = answer(Version::V1, &outcome(&Written::default(), &stored(10)));
         assert_eq!((response.status(), response.headers().len()), (StatusCode::NO_CONTENT, 0));
+    }
+
+    /// One series `up{job="x"}` as a 1.0 message, in one snappy literal.
+    fn message(points: &[(i64, f64)]) -> Vec<u8> {
+        let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+        let label = |name: &str, value: &str| field(1, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat());
+        let mut series = [label("__name__", "up"), label("job", "x")].concat();
+        for (ts, value) in points {
+            let mut sample = vec![1 << 3 | 1];
+            sample.extend(value.to_le_bytes());
+            sample.push(2 << 3);
+            let mut rest = ts.cast_unsigned();
+            while rest >= 0x80 {
+                sample.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            sample.push(rest as u8);
+            series.extend(field(2, &sample));
+        }
+        let message = field(1, &series);
+        assert!(message.len() < 128);
+        [&[message.len() as u8, 60 << 2, message.len() as u8 - 1][..], &message].concat()
+    }
+
+    /// Stores of their own, without a server around them.
+    pub(in crate::api) fn receive(dir: &std::path::Path, series: shipwatch_series::Config) -> (Receive, Arc<shipwatch_series::Engine>) {
+        let engine = Arc::new(shipwatch_series::Engine::open(dir.join("series"), series).unwrap().0);
+        let logs = shipwatch_logs::Engine::open(&dir.join("logs"), shipwatch_logs::Config::default()).unwrap().0;
+        let store = Arc::new(crate::store::Store::open(dir).unwrap());
+        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store).unwrap());
+        (Receive::new(ReceiveConfig::default(), ingest), engine)
+    }
+
+    #[tokio::test]
+    async fn conflicts_are_told_in_the_words_of_prometheus_and_the_rest_is_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let window = shipwatch_series::config::Keep::For(Duration::from_secs(60));
+        let config = shipwatch_series::Config { out_of_order_window: window, ..Default::default() };
+        let (receive, engine) = receive(dir.path(), config);
+        let write = async |points: &[(i64, f64)]| {
+            let request = Request::builder().header(header::CONTENT_ENCODING, "snappy").body(message(points).into()).unwrap();
+            let (version, outcome) = store(&receive, request).await.unwrap();
+            let response = answer(version, &outcome);
+            let status = response.status().as_u16();
+            (status, String::from_utf8(axum::body::to_bytes(response.into_body(), 10_000).await.unwrap().to_vec()).unwrap())
+        };
+        let now = now_ms();
+        assert_eq!(write(&[(now, 1.0)]).await.0, 204);
+        assert_eq!(write(&[(now, 1.0)]).await.0, 204, "the same again is no mistake");
+        for (offender, words) in [
+            (now, "duplicate sample for timestamp"),
+            (now - 120_000, "out of order sample"),
+            (1_000, "out of bounds"),
+            (now + 7_200_000, "out of bounds"),
+        ] {
+            let (status, told) = write(&[(offender, 2.0), (now + 1, 1.0)]).await;
+            assert_eq!(status, 400, "{told}");
+            assert!(told.starts_with(words) && told.contains("up") && told.contains(&format!("time {offender}")), "{told}");
+            assert!(told.ends_with("samples refused: 1; the other 1 samples are stored\n"), "{told}");
+        }
+        let matchers = shipwatch_series::promql::parse_selector("up").unwrap();
+        let found = shipwatch_series::Source::select(&*engine, &matchers, 0, i64::MAX, &shipwatch_series::SelectLimits::none()).unwrap();
+        assert_eq!((&*found[0].ts, &*found[0].values), (&[now, now + 1][..], &[1.0, 1.0][..]));
+        assert_eq!(receive.counters().refused_samples_total.load(Relaxed), 4);
     }
 }

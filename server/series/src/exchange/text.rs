@@ -183,6 +183,29 @@ pub fn write(out: &mut impl Write, series: &SeriesData, format: Format) -> io::R
     Ok(())
 }
 
+/// Writes the line that begins a family without a known type.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_untyped(out: &mut impl Write, name: &str) -> io::Result<()> {
+    if is_plain(name, true) { writeln!(out, "# TYPE {name} untyped") } else { writeln!(out, "# TYPE {} untyped", quoted(name)) }
+}
+
+/// Writes one sample for federation: a series without `instance` gets an empty one.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_latest(out: &mut impl Write, labels: &Labels, ts_ms: UnixMs, value: f64) -> io::Result<()> {
+    let mut head = head(labels);
+    if labels.get("instance").is_none() {
+        head = match head.strip_suffix('}') {
+            Some(open) => format!("{open},instance=\"\"}}"),
+            None => format!("{head}{{instance=\"\"}}"),
+        };
+    }
+    writeln!(out, "{head} {} {ts_ms}", format_value(value))
+}
+
 /// Marks the end of an OpenMetrics text.
 ///
 /// # Errors
