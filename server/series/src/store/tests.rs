@@ -2,6 +2,7 @@
 
 mod crash;
 mod inspect;
+mod matchers;
 mod policy;
 
 use super::*;
