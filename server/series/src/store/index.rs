@@ -116,6 +116,11 @@ impl Postings {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// How many series have a label with this value.
     pub(crate) fn count(&self, name: &str, value: &str) -> usize {
         self.by_name.get(name).and_then(|values| values.get(value)).map_or(0, Vec::len)

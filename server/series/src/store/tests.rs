@@ -1,5 +1,6 @@
 //! The store against a model, against crashes, damage and a full disk. A kill is a copy of the directory at that moment.
 
+mod churn;
 mod crash;
 mod inspect;
 mod matchers;
