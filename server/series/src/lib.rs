@@ -20,6 +20,7 @@ pub mod error;
 pub mod exchange;
 pub mod http;
 pub mod matcher;
+mod prefix;
 pub mod promql;
 pub mod remote;
 pub mod source;

@@ -4,7 +4,7 @@
 //! - A label that a series does not have has the empty value: `{x=""}` and `{x!~".+"}` match series without `x`.
 //! - Regular expressions match the whole value, and `.` matches every character.
 
-use crate::error::Error;
+use crate::{error::Error, prefix};
 use regex::Regex;
 use shipwatch_common::model::Labels;
 use std::fmt;
@@ -94,6 +94,14 @@ impl Matcher {
         }
         all.push(text);
         (self.op == MatchOp::Regex && !all.contains(&String::new())).then_some(all)
+    }
+
+    /// What every value begins with that meets the condition, or that does not: the values to look at.
+    pub(crate) fn prefix(&self, meets: bool) -> String {
+        match (self.op, meets) {
+            (MatchOp::Regex, true) | (MatchOp::NotRegex, false) => prefix::literal(&self.value),
+            _ => String::new(),
+        }
     }
 
     /// Whether a label's value meets the condition; empty stands for "no such label".

@@ -202,12 +202,17 @@ impl Lookup for DayReader {
         Ok(blob.map(|blob| decode_list(&blob)).unwrap_or_default())
     }
 
-    fn with_any(&self, name: &str, pass: &dyn Fn(&str) -> bool) -> Result<Vec<u32>, Error> {
-        let mut read = self.connection.prepare("SELECT value, series FROM pairs WHERE name = ?1").map_err(self.wrong())?;
-        let mut rows = read.query([name]).map_err(self.wrong())?;
+    fn with_any(&self, name: &str, prefix: &str, pass: &dyn Fn(&str) -> bool) -> Result<Vec<u32>, Error> {
+        // The index has this order, which is that of the bytes.
+        let sql = "SELECT value, series FROM pairs WHERE name = ?1 AND value >= ?2 ORDER BY value";
+        let mut read = self.connection.prepare(sql).map_err(self.wrong())?;
+        let mut rows = read.query([name, prefix]).map_err(self.wrong())?;
         let mut lists = Vec::new();
         while let Some(row) = rows.next().map_err(self.wrong())? {
             let value: String = row.get(0).map_err(self.wrong())?;
+            if !value.starts_with(prefix) {
+                break;
+            }
             if pass(&value) {
                 let blob: Vec<u8> = row.get(1).map_err(self.wrong())?;
                 lists.push(decode_list(&blob));

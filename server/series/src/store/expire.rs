@@ -173,7 +173,7 @@ impl Engine {
 fn environments(path: &Path) -> Result<Vec<String>, Error> {
     let reader = DayReader::open(path)?;
     let mut envs = reader.names_or_values(Some(ENV))?;
-    if reader.with_any(ENV, &|_| true)?.len() < reader.all()?.len() {
+    if reader.with_any(ENV, "", &|_| true)?.len() < reader.all()?.len() {
         envs.push(String::new());
     }
     Ok(envs)
@@ -183,9 +183,9 @@ fn environments(path: &Path) -> Result<Vec<String>, Error> {
 fn take_out(day: i64, path: &Path, envs: &[String]) -> Result<(u64, u64), Error> {
     let gone = {
         let reader = DayReader::open(path)?;
-        let mut gone: HashSet<u32> = reader.with_any(ENV, &|value| envs.iter().any(|env| env == value))?.into_iter().collect();
+        let mut gone: HashSet<u32> = reader.with_any(ENV, "", &|value| envs.iter().any(|env| env == value))?.into_iter().collect();
         if envs.iter().any(String::is_empty) {
-            let others: HashSet<u32> = reader.with_any(ENV, &|_| true)?.into_iter().collect();
+            let others: HashSet<u32> = reader.with_any(ENV, "", &|_| true)?.into_iter().collect();
             gone.extend(reader.all()?.into_iter().filter(|series| !others.contains(series)));
         }
         gone

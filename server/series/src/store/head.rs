@@ -64,6 +64,20 @@ pub(crate) struct Found {
     pub(crate) shared: bool,
 }
 
+/// How much the head's tables hold.
+#[cfg(test)]
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Sizes {
+    pub(crate) slots: usize,
+    pub(crate) free: usize,
+    pub(crate) found: [usize; 2],
+    /// Series in the index.
+    pub(crate) postings: usize,
+    /// Values of one name in the index.
+    pub(crate) values: usize,
+    pub(crate) generations: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
@@ -79,6 +93,18 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn series_count(&self) -> usize {
         self.finder.count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sizes(&self, name: &str) -> Sizes {
+        Sizes {
+            slots: self.entries.0.len(),
+            free: self.free.len(),
+            found: self.finder.sizes(),
+            postings: self.postings.len(),
+            values: self.postings.values(name).count(),
+            generations: self.generations.len(),
+        }
     }
 
     /// The series with these labels: by their address, or by what they say.

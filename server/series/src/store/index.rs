@@ -9,14 +9,17 @@ use crate::{
     matcher::{MatchOp, Matcher},
 };
 use shipwatch_common::model::Labels;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
+};
 
 /// An index that [`resolve`] asks; `u32` is the index's own number of a series.
 pub(crate) trait Lookup {
     fn all(&self) -> Result<Vec<u32>, Error>;
     fn with_value(&self, name: &str, value: &str) -> Result<Vec<u32>, Error>;
-    /// Series that have the label with a value that passes.
-    fn with_any(&self, name: &str, pass: &dyn Fn(&str) -> bool) -> Result<Vec<u32>, Error>;
+    /// Series that have the label with a value that begins with `prefix` and passes.
+    fn with_any(&self, name: &str, prefix: &str, pass: &dyn Fn(&str) -> bool) -> Result<Vec<u32>, Error>;
 }
 
 /// Series that meet all matchers.
@@ -28,7 +31,7 @@ pub(crate) fn resolve(lookup: &impl Lookup, matchers: &[Matcher]) -> Result<Vec<
     ordered.sort_by_key(rank);
     for matcher in ordered {
         if matcher.matches("") {
-            let excluded = lookup.with_any(matcher.name(), &|value| !matcher.matches(value))?;
+            let excluded = lookup.with_any(matcher.name(), &matcher.prefix(false), &|value| !matcher.matches(value))?;
             let base = match found {
                 Some(list) => list,
                 None => lookup.all()?,
@@ -41,7 +44,7 @@ pub(crate) fn resolve(lookup: &impl Lookup, matchers: &[Matcher]) -> Result<Vec<
                     let lists = values.iter().map(|value| lookup.with_value(matcher.name(), value));
                     union(lists.collect::<Result<Vec<_>, _>>()?)
                 }
-                _ => lookup.with_any(matcher.name(), &|value| matcher.matches(value))?,
+                _ => lookup.with_any(matcher.name(), &matcher.prefix(true), &|value| matcher.matches(value))?,
             };
             found = Some(match found {
                 Some(base) => intersect(base, &list),
@@ -113,6 +116,11 @@ impl Postings {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// How many series have a label with this value.
     pub(crate) fn count(&self, name: &str, value: &str) -> usize {
         self.by_name.get(name).and_then(|values| values.get(value)).map_or(0, Vec::len)
@@ -147,8 +155,10 @@ impl Lookup for Postings {
         Ok(self.by_name.get(name).and_then(|values| values.get(value)).cloned().unwrap_or_default())
     }
 
-    fn with_any(&self, name: &str, pass: &dyn Fn(&str) -> bool) -> Result<Vec<u32>, Error> {
-        let lists = self.by_name.get(name).into_iter().flatten().filter(|(value, _)| pass(value));
+    fn with_any(&self, name: &str, prefix: &str, pass: &dyn Fn(&str) -> bool) -> Result<Vec<u32>, Error> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let values = self.by_name.get(name).into_iter().flat_map(|values| values.range::<str, _>(from));
+        let lists = values.take_while(|(value, _)| value.starts_with(prefix)).filter(|(value, _)| pass(value));
         Ok(union(lists.map(|(_, list)| list.clone())))
     }
 }
@@ -161,7 +171,7 @@ mod tests {
 
     fn matcher() -> impl Strategy<Value = Matcher> {
         let op = prop_oneof![Just(MatchOp::Equal), Just(MatchOp::NotEqual), Just(MatchOp::Regex), Just(MatchOp::NotRegex)];
-        let value = prop_oneof![Just(""), Just("1"), Just("2"), Just("1|2"), Just(".*"), Just(".+"), Just("|3")];
+        let value = prop_oneof![Just(""), Just("1"), Just("2"), Just("1|2"), Just(".*"), Just(".+"), Just("|3"), Just("2.*"), Just("1?")];
         (op, "[abc]", value).prop_map(|(op, name, value)| Matcher::new(op, name, value).unwrap())
     }
 

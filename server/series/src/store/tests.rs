@@ -1,7 +1,9 @@
 //! The store against a model, against crashes, damage and a full disk. A kill is a copy of the directory at that moment.
 
+mod churn;
 mod crash;
 mod inspect;
+mod matchers;
 mod policy;
 
 use super::*;
