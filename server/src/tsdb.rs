@@ -50,7 +50,7 @@ pub enum Command {
         top: usize,
     },
     /// Writes samples to standard output.
-    Export(Export),
+    Export(Selection),
     /// Stores samples from standard input or a file.
     Import(Import),
 }
@@ -66,30 +66,13 @@ pub enum Format {
     Prometheus,
 }
 
-/// What is exported.
+/// Which samples, and how they are written.
 #[derive(Args, Debug)]
-pub struct Export {
+pub struct Selection {
     /// How the samples are written.
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
-    /// Selector of series, such as '{env="prod"}'; without one, all.
-    #[arg(long = "match", value_name = "SELECTOR")]
-    selector: Option<String>,
-    /// First moment: RFC 3339 or milliseconds since 1970.
-    #[arg(long, value_name = "TIME")]
-    from: Option<String>,
-    /// Last moment.
-    #[arg(long, value_name = "TIME")]
-    to: Option<String>,
-}
-
-/// What is imported.
-#[derive(Args, Debug)]
-pub struct Import {
-    /// How the samples are written.
-    #[arg(long, value_enum, default_value = "jsonl")]
-    format: Format,
-    /// Only series that this selector takes.
+    /// Only series that this selector takes, such as '{env="prod"}'; without one, all.
     #[arg(long = "match", value_name = "SELECTOR")]
     selector: Option<String>,
     /// Only samples from this moment on: RFC 3339 or milliseconds since 1970.
@@ -98,6 +81,13 @@ pub struct Import {
     /// Only samples up to this moment.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
+}
+
+/// What is imported.
+#[derive(Args, Debug)]
+pub struct Import {
+    #[command(flatten)]
+    selection: Selection,
     /// The file; without one, standard input.
     file: Option<PathBuf>,
 }
@@ -194,13 +184,17 @@ struct Chosen {
 }
 
 impl Chosen {
-    fn new(selector: Option<&str>, from: Option<&str>, to: Option<&str>) -> Result<Self, String> {
-        let matchers = selector.map_or(Ok(Vec::new()), |text| parse_selector(text).map_err(|error| format!("--match: {error}")))?;
+    fn new(selection: &Selection) -> Result<Self, String> {
+        let matchers = selection
+            .selector
+            .as_deref()
+            .map_or(Ok(Vec::new()), |text| parse_selector(text).map_err(|error| format!("--match: {error}")))?;
         let time = |option: &str, given: Option<&str>, default: UnixMs| {
             given.map_or(Ok(default), |text| {
                 parse_time(text).ok_or_else(|| format!("{option}: `{text}` is no time; write 2026-11-23T00:00:00Z"))
             })
         };
+        let (from, to) = (selection.from.as_deref(), selection.to.as_deref());
         Ok(Self { matchers, from: time("--from", from, UnixMs::MIN)?, to: time("--to", to, UnixMs::MAX)? })
     }
 
@@ -221,8 +215,8 @@ fn open(dir: &Path, config: &Config) -> Result<Engine, String> {
     Ok(engine)
 }
 
-fn export(dir: &Path, config: &Config, what: &Export, out: &mut impl Write) -> Result<bool, String> {
-    let chosen = Chosen::new(what.selector.as_deref(), what.from.as_deref(), what.to.as_deref())?;
+fn export(dir: &Path, config: &Config, selection: &Selection, out: &mut impl Write) -> Result<bool, String> {
+    let chosen = Chosen::new(selection)?;
     let engine = open(dir, config)?;
     // Everything that may have been accepted lies before this.
     engine.seal(now_ms() + 72 * HOUR_MS).map_err(text_of)?;
@@ -233,7 +227,7 @@ fn export(dir: &Path, config: &Config, what: &Export, out: &mut impl Write) -> R
             let found = engine.select(&chosen.matchers, t0, t1, &SelectLimits::none()).map_err(text_of)?;
             for series in &found {
                 samples += series.ts.len() as u64;
-                match what.format {
+                match selection.format {
                     Format::Jsonl => json::write(out, series),
                     Format::Openmetrics => text::write(out, series, text::Format::OpenMetrics),
                     Format::Prometheus => text::write(out, series, text::Format::Prometheus),
@@ -243,7 +237,7 @@ fn export(dir: &Path, config: &Config, what: &Export, out: &mut impl Write) -> R
         }
         tell(&format!("exported {samples} samples"));
     }
-    if what.format == Format::Openmetrics {
+    if selection.format == Format::Openmetrics {
         text::write_end(out).map_err(text_of)?;
     }
     Ok(true)
@@ -283,7 +277,7 @@ impl Importer<'_> {
 }
 
 fn import(dir: &Path, config: &Config, what: &Import, out: &mut impl Write) -> Result<bool, String> {
-    let chosen = Chosen::new(what.selector.as_deref(), what.from.as_deref(), what.to.as_deref())?;
+    let chosen = Chosen::new(&what.selection)?;
     let input: Box<dyn BufRead> = match &what.file {
         Some(path) => Box::new(BufReader::new(fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?)),
         None => Box::new(io::stdin().lock()),
@@ -292,7 +286,7 @@ fn import(dir: &Path, config: &Config, what: &Import, out: &mut impl Write) -> R
     let mut importer =
         Importer { engine: &engine, waiting: Vec::new(), stored: 0, refused: [0; Reason::ALL.len()], batches: 0, first: None };
     let sink = |sample: Sample| if chosen.takes(&sample) { importer.take(sample) } else { Ok(()) };
-    let read = match what.format {
+    let read = match what.selection.format {
         Format::Jsonl => json::read(input, sink),
         Format::Openmetrics => text::read(input, text::Format::OpenMetrics, None, sink),
         Format::Prometheus => text::read(input, text::Format::Prometheus, None, sink),

@@ -31,7 +31,8 @@
 //!
 //! # Damage
 //! See [`OpenReport`]: damaged files are put aside with the name `*.corrupt-<n>`, counted and told; a day file found damaged
-//! while running is put aside then. A chunk with a wrong checksum is left out of answers and counted.
+//! while running is put aside then. A row of chunks with a wrong checksum, up to 128 series of one window, is left out of answers
+//! and counted; samples that come again replace it.
 
 mod admit;
 mod chunk;

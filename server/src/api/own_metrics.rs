@@ -1,6 +1,6 @@
 //! `/metrics`: the server's own numbers, in Prometheus' text format.
 
-use super::Shared;
+use super::{Shared, receive};
 use crate::{gateway, ingest};
 use axum::{
     extract::State,
@@ -42,8 +42,23 @@ pub async fn export(State(state): State<Shared>) -> Response {
     let mut text = String::new();
     let connected = u32::try_from(state.registry.all().len()).unwrap_or(u32::MAX);
     put(&mut text, "shipwatch_connected_agents", "gauge", "Agents connected now.", f64::from(connected));
-    let count = |counter: &AtomicU64| float(counter.load(Ordering::Relaxed));
-    let (ingest, gateway) = (&state.own.ingest, &state.own.gateway);
+    from_agents(&mut text, &state.own);
+    received(&mut text, state.receive.counters());
+    if let Some((series, logs)) = stats {
+        series_store(&mut text, &series);
+        if let Some(logs) = logs {
+            log_store(&mut text, &logs);
+        }
+    }
+    text.push_str(&state.alerting.own_metrics());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+fn counted(text: &mut String, name: &str, help: &str, counter: &AtomicU64) {
+    put(text, name, "counter", help, float(counter.load(Ordering::Relaxed)));
+}
+
+fn from_agents(text: &mut String, Sources { ingest, gateway }: &Sources) {
     for (name, help, counter) in [
         ("shipwatch_ingest_samples_total", "Samples stored.", &ingest.samples_total),
         ("shipwatch_ingest_log_lines_total", "Log lines stored.", &ingest.lines_total),
@@ -55,75 +70,73 @@ pub async fn export(State(state): State<Shared>) -> Response {
         ("shipwatch_gateway_refused_total", "Connections and enrolments refused.", &gateway.refused_total),
         ("shipwatch_gateway_bad_messages_total", "Messages that could not be read.", &gateway.bad_messages_total),
     ] {
-        put(&mut text, name, "counter", help, count(counter));
+        counted(text, name, help, counter);
     }
-    let received = state.receive.counters();
+}
+
+fn received(text: &mut String, counters: &receive::Counters) {
     for (name, help, counter) in [
-        ("requests_total", "Remote-write requests that were stored, at least in part.", &received.requests_total),
-        ("refused_requests_total", "Remote-write requests of which nothing was taken.", &received.refused_requests_total),
-        ("samples_total", "Samples stored from remote write.", &received.samples_total),
-        ("refused_samples_total", "Samples refused: labels, time, or too many series.", &received.refused_samples_total),
-        ("duplicate_samples_total", "Samples of replicas that are not listened to.", &received.duplicate_samples_total),
-        ("histograms_total", "Native histograms that were left out.", &received.histograms_total),
-        ("exemplars_total", "Exemplars that were left out.", &received.exemplars_total),
+        ("shipwatch_receive_requests_total", "Remote-write requests that were stored, at least in part.", &counters.requests_total),
+        ("shipwatch_receive_refused_requests_total", "Remote-write requests of which nothing was taken.", &counters.refused_requests_total),
+        ("shipwatch_receive_samples_total", "Samples stored from remote write.", &counters.samples_total),
+        ("shipwatch_receive_refused_samples_total", "Samples refused: labels, time, or too many series.", &counters.refused_samples_total),
+        ("shipwatch_receive_duplicate_samples_total", "Samples of replicas that are not listened to.", &counters.duplicate_samples_total),
+        ("shipwatch_receive_histograms_total", "Native histograms that were left out.", &counters.histograms_total),
+        ("shipwatch_receive_exemplars_total", "Exemplars that were left out.", &counters.exemplars_total),
     ] {
-        put(&mut text, &format!("shipwatch_receive_{name}"), "counter", help, count(counter));
+        counted(text, name, help, counter);
     }
-    if let Some((series, logs)) = stats {
-        put(&mut text, "shipwatch_series_head", "gauge", "Series in memory.", float(series.head_series));
-        put(
-            &mut text,
-            "shipwatch_series_bytes",
-            "gauge",
-            "Bytes of the series store on disk.",
-            float(series.head_bytes + series.day_bytes),
-        );
-        let refused = series.refused_too_many_series_total
-            + series.refused_too_old_total
-            + series.refused_too_far_ahead_total
-            + series.refused_out_of_order_total
-            + series.refused_duplicate_total
-            + series.refused_host_series_total
-            + series.refused_without_labels_total;
-        put(
-            &mut text,
+}
+
+fn series_store(text: &mut String, stats: &shipwatch_series::store::Stats) {
+    let refused = stats.refused_too_many_series_total
+        + stats.refused_too_old_total
+        + stats.refused_too_far_ahead_total
+        + stats.refused_out_of_order_total
+        + stats.refused_duplicate_total
+        + stats.refused_host_series_total
+        + stats.refused_without_labels_total;
+    for (name, kind, help, value) in [
+        ("shipwatch_series_head", "gauge", "Series in memory.", stats.head_series),
+        ("shipwatch_series_bytes", "gauge", "Bytes of the series store on disk.", stats.head_bytes + stats.day_bytes),
+        (
             "shipwatch_series_refused_samples_total",
             "counter",
             "Samples refused: too old, too far ahead, out of order, too many series.",
-            float(refused),
-        );
-        put(
-            &mut text,
-            "shipwatch_series_damaged_files_total",
+            refused,
+        ),
+        ("shipwatch_series_damaged_files_total", "counter", "Files found damaged and put aside.", stats.damaged_files_total),
+        ("shipwatch_series_damaged_chunks_total", "counter", "Reads that left damaged chunks out.", stats.damaged_chunks_total),
+        (
+            "shipwatch_series_refused_host_series_total",
             "counter",
-            "Files found damaged and put aside.",
-            float(series.damaged_files_total),
-        );
-        for (name, help, value) in [
-            (
-                "shipwatch_series_refused_host_series_total",
-                "Samples refused: their host has too many series.",
-                series.refused_host_series_total,
-            ),
-            (
-                "shipwatch_series_refused_out_of_order_total",
-                "Samples refused: too far behind their series.",
-                series.refused_out_of_order_total,
-            ),
-            ("shipwatch_series_expired_files_total", "Files that retention deleted.", series.expired_files_total),
-            ("shipwatch_series_expired_bytes_total", "Bytes that retention freed.", series.expired_bytes_total),
-            ("shipwatch_series_expired_samples_total", "Samples that retention took out of days that stay.", series.expired_samples_total),
-        ] {
-            put(&mut text, name, "counter", help, float(value));
-        }
-        if let Some(logs) = logs.and_then(|stats| serde_json::to_value(stats).ok()) {
-            for (key, value) in logs.as_object().into_iter().flatten() {
-                if let Some(value) = value.as_f64() {
-                    put(&mut text, &format!("shipwatch_logs_{key}"), "gauge", "See the log engine's statistics.", value);
-                }
-            }
+            "Samples refused: their host has too many series.",
+            stats.refused_host_series_total,
+        ),
+        (
+            "shipwatch_series_refused_out_of_order_total",
+            "counter",
+            "Samples refused: too far behind their series.",
+            stats.refused_out_of_order_total,
+        ),
+        ("shipwatch_series_expired_files_total", "counter", "Files that retention deleted.", stats.expired_files_total),
+        ("shipwatch_series_expired_bytes_total", "counter", "Bytes that retention freed.", stats.expired_bytes_total),
+        (
+            "shipwatch_series_expired_samples_total",
+            "counter",
+            "Samples that retention took out of days that stay.",
+            stats.expired_samples_total,
+        ),
+    ] {
+        put(text, name, kind, help, float(value));
+    }
+}
+
+fn log_store(text: &mut String, stats: &impl serde::Serialize) {
+    let stats = serde_json::to_value(stats).unwrap_or_default();
+    for (key, value) in stats.as_object().into_iter().flatten() {
+        if let Some(value) = value.as_f64() {
+            put(text, &format!("shipwatch_logs_{key}"), "gauge", "See the log engine's statistics.", value);
         }
     }
-    text.push_str(&state.alerting.own_metrics());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

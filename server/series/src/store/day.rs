@@ -7,8 +7,8 @@
 //! their group when the group is written.
 //!
 //! # Invariants
-//! - One chunk per series and window, but for a row of format 1 and what a group has beside it: never both for one series. Sealing into a window that has one merges both, the newer value winning, and replaces it:
-//!   sealing the same samples again changes nothing.
+//! - One chunk per series and window, in its group or in a row of format 1, never in both. Sealing into a window that has one
+//!   merges both, the newer value winning, and replaces it: sealing the same samples again changes nothing.
 //! - A series, its pairs and its chunks appear in the same transaction.
 
 use super::{

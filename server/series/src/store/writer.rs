@@ -15,6 +15,7 @@ use super::{
     read_lock, sqlite, write_lock,
 };
 use crate::{config::Config, error::Error};
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, params};
 use shipwatch_common::{
     model::{Labels, Sample},
@@ -99,9 +100,19 @@ struct Plan {
     refused: [u64; Reason::ALL.len()],
     new_by_host: NewByHost,
     /// The newest time of series that have samples in this plan; kept only when it is asked for.
-    newest: HashMap<Target, i64>,
-    /// Values of this plan; kept only for senders that must be told of conflicts.
-    values: HashMap<(Target, i64), f64>,
+    newest: HashMap<Target, i64, RandomState>,
+    /// Values of the first `indexed` samples, for the few that are not newer than their series.
+    values: HashMap<(Target, i64), f64, RandomState>,
+    indexed: usize,
+}
+
+impl Plan {
+    /// The value that this plan has at a time already.
+    fn value(&mut self, target: Target, ts: i64) -> Option<f64> {
+        self.values.extend(self.samples[self.indexed..].iter().map(|(target, ts, value)| ((*target, *ts), *value)));
+        self.indexed = self.samples.len();
+        self.values.get(&(target, ts)).copied()
+    }
 }
 
 struct Job {
@@ -215,18 +226,17 @@ impl Writer {
                 Target::Known { slot, .. } => Some(slot),
                 Target::New(_) => None,
             };
-            let planned = plan.values.get(&(target, sample.ts_ms)).copied();
-            let before = planned.or_else(|| head.open_value(slot?, sample.ts_ms)).filter(|_| strict);
+            let newest = plan.newest.get(&target).copied().max(slot.and_then(|slot| head.newest(slot)));
+            // Nearly every sample is newer than all of its series: nothing can be in its way.
+            let Some(newest) = newest.filter(|newest| sample.ts_ms <= *newest) else {
+                plan.newest.insert(target, sample.ts_ms);
+                return Ok(Admitted::Take(target));
+            };
+            let before = if strict { plan.value(target, sample.ts_ms).or_else(|| head.open_value(slot?, sample.ts_ms)) } else { None };
             match before {
                 Some(value) if value.to_bits() == sample.value.to_bits() => return Ok(Admitted::Same),
                 Some(_) => return Err(Reason::Duplicate),
-                None => {}
-            }
-            let newest = plan.newest.get(&target).copied().max(slot.and_then(|slot| head.newest(slot)));
-            newest.map_or(Ok(()), |newest| gate.check_order(sample.ts_ms, newest))?;
-            plan.newest.insert(target, newest.unwrap_or(i64::MIN).max(sample.ts_ms));
-            if strict {
-                plan.values.insert((target, sample.ts_ms), sample.value);
+                None => gate.check_order(sample.ts_ms, newest)?,
             }
         }
         Ok(Admitted::Take(target))
