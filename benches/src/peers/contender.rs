@@ -8,11 +8,18 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Merging files of some millions of samples.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);
+/// Nothing has changed on disk for this long: it is done.
+const QUIET: Duration = Duration::from_secs(10);
 /// History is 30 days; a margin keeps retention out of the comparison.
 const SHIPWATCH: &str = "[series]\nretention_days = 60\nmax_head_series = 4000000\n";
 
@@ -124,6 +131,22 @@ impl Contender {
         Ok(())
     }
 
+    /// Waits until VictoriaMetrics merges no more. Its merge begins some time after it was asked for, so the size has to have been
+    /// the same for a while as well.
+    async fn merged(&self, data: &Path) -> Result<()> {
+        let (mut size, mut since) = (0, Instant::now());
+        wait_for("VictoriaMetrics to merge", SETTLE_TIMEOUT, async || {
+            let metrics = self.api.text("/metrics").await?;
+            let active = metrics.lines().find_map(|line| line.strip_prefix("vm_active_force_merges ")?.parse::<f64>().ok());
+            let now = size_of(data).unwrap_or(0);
+            if active != Some(0.0) || now != size {
+                (size, since) = (now, Instant::now());
+            }
+            Ok((since.elapsed() >= QUIET).then_some(()))
+        })
+        .await
+    }
+
     /// Bytes on disk, index and all, once everything is in its final form. Ends it.
     ///
     /// # Errors
@@ -138,12 +161,7 @@ impl Contender {
             Kind::Victoria => {
                 self.flush().await?;
                 self.api.act("/internal/force_merge").await?;
-                wait_for("VictoriaMetrics to merge", SETTLE_TIMEOUT, async || {
-                    let merging = self.api.text("/metrics").await?;
-                    let merging = merging.lines().find_map(|line| line.strip_prefix("vm_active_force_merges ")?.parse::<f64>().ok());
-                    Ok((merging == Some(0.0)).then_some(()))
-                })
-                .await?;
+                self.merged(&data).await?;
                 self.process()?.stop().await?;
                 Ok(size_of(&data.join("data"))? + size_of(&data.join("indexdb"))?)
             }
