@@ -1,7 +1,8 @@
 //! Asks a release whether it is healthy.
 //!
 //! Each check must pass the asked number of times in a row before its deadline. The last failure's reason is what people
-//! get to see, since "did not become healthy" alone helps nobody.
+//! get to see, since "did not become healthy" alone helps nobody. An attempt that the deadline cuts short says nothing about the
+//! release: then it is the reason of the one before.
 //!
 //! # Invariants
 //! - One attempt never takes longer than its timeout, nor a check longer than its deadline and one attempt.
@@ -46,12 +47,15 @@ async fn check_one(health: &Health, place: Place<'_>) -> Result<u32, String> {
     let until = Instant::now() + health.deadline;
     let mut in_a_row = 0;
     let mut attempts = 0;
+    let mut last: Option<String> = None;
     loop {
         let began = Instant::now();
         attempts += 1;
         let timeout = health.timeout.min(until.saturating_duration_since(began).max(Duration::from_millis(1)));
         let answer = tokio::time::timeout(timeout, attempt(health, place)).await;
+        let is_cut_short = answer.is_err() && timeout < health.timeout;
         let reason = match answer.unwrap_or_else(|_| Err(format!("no answer within {}", format_duration(timeout)))) {
+            Err(reason) if is_cut_short => last.unwrap_or(reason),
             Ok(()) => {
                 in_a_row += 1;
                 if in_a_row >= health.pass {
@@ -68,6 +72,7 @@ async fn check_one(health: &Health, place: Place<'_>) -> Result<u32, String> {
         if next >= until || Instant::now() >= until {
             return Err(late(health, attempts, &reason));
         }
+        last = Some(reason);
         tokio::time::sleep_until(next).await;
     }
 }
@@ -246,10 +251,21 @@ mod tests {
     #[tokio::test]
     async fn exec_needs_exit_code_0_in_time() {
         run(health(|h| (h.exec, h.deadline) = (Some("test -d .".into()), Duration::from_secs(5)))).await.unwrap();
-        let told = run(health(|h| h.exec = Some("echo not yet; exit 7".into()))).await.unwrap_err();
+        let deadline = Duration::from_secs(1);
+        let told = run(health(|h| (h.exec, h.deadline) = (Some("echo not yet; exit 7".into()), deadline))).await.unwrap_err();
         assert!(told.contains("exit status: 7: not yet"), "{told}");
         let hung = run(health(|h| (h.exec, h.timeout) = (Some("sleep 60".into()), Duration::from_millis(50)))).await.unwrap_err();
         assert!(hung.contains("no answer within"), "{hung}");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_the_deadline_cuts_short_hides_no_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        // The first attempt fails at once, the second one hangs into the deadline.
+        let run_this = format!("[ -e {0} ] && sleep 60; touch {0}; echo no database; exit 3", dir.path().join("tried").display());
+        let change = |h: &mut Health| (h.exec, h.timeout, h.deadline) = (Some(run_this), Duration::from_secs(60), Duration::from_secs(1));
+        let told = run(health(change)).await.unwrap_err();
+        assert!(told.contains("(2 attempts), at last: exit status: 3: no database"), "{told}");
     }
 
     #[tokio::test]
