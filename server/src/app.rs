@@ -17,6 +17,7 @@ use crate::{
 };
 use shipwatch_common::{
     identity::{self, Authority, IdentityError},
+    mask::Masker,
     model::AgentId,
     protocol::ServerMessage,
     time::now_ms,
@@ -167,6 +168,7 @@ impl Server {
             marks: Marks(Arc::new(move |source| series.mark(source))),
             changed: Arc::clone(&joints) as Arc<dyn gateway::Changed>,
         })?;
+        let masker = Masker::new(&config.mask).map(Arc::new).map_err(|error| StartError::Part(format!("masking rules: {error}")))?;
         let (listener, address) = http::bind(&config.api)?;
         let external_url = config.api.url(address);
         let alerting = Alerts::open(config, &external_url, &stores.control, &stores.series, Arc::clone(&registry), changes.clone())
@@ -181,6 +183,7 @@ impl Server {
             store: Arc::clone(&stores.control),
             series: Arc::clone(&stores.series),
             receive: api::receive::Receive::new(config.receive.clone(), Arc::clone(&stores.ingest)),
+            push: api::push::Push::new(config.push.clone(), masker, Arc::clone(&stores.ingest)),
             logs: Arc::clone(&stores.logs),
             registry: Arc::clone(&registry),
             deploys: Arc::clone(&deploys),

@@ -4,7 +4,7 @@
 //! ```text
 //! main -> app -> {api, web} -> {alerting (rules, notify), deploys, gateway} -> ingest -> store -> engines -> common
 //! ```
-//! - [`gateway`]: agents' connections; [`ingest`]: from records to commits
+//! - [`gateway`]: agents' connections; [`ingest`]: from records to commits; [`push`]: log lines that others send, to records
 //! - [`store`]: `control.db`; the engines for series and logs are packages of their own
 //! - [`rules`], [`notify`]: when an alert fires, and who is told; [`alerting`] joins them with the store
 //! - [`deploys`]: deployments over hosts
@@ -25,6 +25,7 @@ pub mod gateway;
 pub mod ingest;
 pub mod notify;
 pub mod package_files;
+pub mod push;
 pub mod rules;
 pub mod store;
 pub mod tsdb;

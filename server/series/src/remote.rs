@@ -14,7 +14,6 @@ mod metadata;
 mod read;
 mod replicas;
 mod request;
-mod wire;
 mod xor;
 
 pub use metadata::Metadata;
@@ -26,6 +25,7 @@ use replicas::Replicas;
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
     config::Problems,
+    protobuf as wire,
     time::{UnixMs, serde_duration},
 };
 use std::time::Duration;

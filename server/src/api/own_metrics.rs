@@ -1,6 +1,6 @@
 //! `/metrics`: the server's own numbers, in Prometheus' text format.
 
-use super::{Shared, receive};
+use super::{Shared, push, receive};
 use crate::{gateway, ingest};
 use axum::{
     extract::State,
@@ -44,6 +44,7 @@ pub async fn export(State(state): State<Shared>) -> Response {
     put(&mut text, "shipwatch_connected_agents", "gauge", "Agents connected now.", f64::from(connected));
     from_agents(&mut text, &state.own);
     received(&mut text, state.receive.counters());
+    pushed(&mut text, state.push.counters());
     if let Some((series, logs)) = stats {
         series_store(&mut text, &series);
         if let Some(logs) = logs {
@@ -83,6 +84,25 @@ fn received(text: &mut String, counters: &receive::Counters) {
         ("shipwatch_receive_duplicate_samples_total", "Samples of replicas that are not listened to.", &counters.duplicate_samples_total),
         ("shipwatch_receive_histograms_total", "Native histograms that were left out.", &counters.histograms_total),
         ("shipwatch_receive_exemplars_total", "Exemplars that were left out.", &counters.exemplars_total),
+    ] {
+        counted(text, name, help, counter);
+    }
+}
+
+fn pushed(text: &mut String, counters: &push::Counters) {
+    for (name, help, counter) in [
+        ("shipwatch_push_requests_total", "Requests with log lines that were stored, at least in part.", &counters.requests_total),
+        ("shipwatch_push_refused_requests_total", "Requests with log lines of which nothing was taken.", &counters.refused_requests_total),
+        ("shipwatch_push_duplicate_requests_total", "Requests with log lines that had come before.", &counters.duplicate_requests_total),
+        ("shipwatch_push_lines_total", "Pushed log lines that were stored.", &counters.lines_total),
+        ("shipwatch_push_bytes_total", "Bytes of their text.", &counters.bytes_total),
+        ("shipwatch_push_refused_lines_total", "Pushed log lines that were left out.", &counters.refused_lines_total),
+        ("shipwatch_push_masked_values_total", "Values that were masked in pushed log lines.", &counters.masked_total),
+        (
+            "shipwatch_push_replaced_lines_total",
+            "Pushed log lines that could not be masked and were replaced.",
+            &counters.replaced_lines_total,
+        ),
     ] {
         counted(text, name, help, counter);
     }
