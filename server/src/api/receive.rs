@@ -66,7 +66,7 @@ pub struct Receive {
     turns: Semaphore,
     imports: Arc<Semaphore>,
     counters: Counters,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
 }
 
 impl Receive {
@@ -79,13 +79,13 @@ impl Receive {
             turns: Semaphore::new(AT_A_TIME),
             imports: Arc::new(Semaphore::new(IMPORTS)),
             counters: Counters::default(),
-            metadata: Metadata::default(),
+            metadata: Arc::default(),
         }
     }
 
     /// What metrics are, as senders told.
     #[must_use]
-    pub const fn metadata(&self) -> &Metadata {
+    pub const fn metadata(&self) -> &Arc<Metadata> {
         &self.metadata
     }
 
@@ -343,7 +343,7 @@ pub(super) mod tests {
         let engine = Arc::new(shipwatch_series::Engine::open(dir.join("series"), series).unwrap().0);
         let logs = shipwatch_logs::Engine::open(&dir.join("logs"), shipwatch_logs::Config::default()).unwrap().0;
         let store = Arc::new(crate::store::Store::open(dir).unwrap());
-        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store).unwrap());
+        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store, Arc::default()).unwrap());
         (Receive::new(ReceiveConfig::default(), ingest), engine)
     }
 
