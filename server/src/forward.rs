@@ -97,11 +97,9 @@ impl Forwarding {
     pub fn take(&self, batches: &[Batch<'_>], now_ms: UnixMs) {
         let newest = now_ms.saturating_add(self.max_ahead_ms);
         for shared in &self.targets {
-            let before = shared.queue.pending().samples;
             let lost = shared.queue.append(batches, now_ms, newest);
             shared.counters.lost(&lost);
-            let after = shared.queue.pending().samples;
-            shared.counters.queued_samples.fetch_add(after.saturating_sub(before.saturating_sub(lost.oldest)), Relaxed);
+            shared.counters.queued_samples.fetch_add(lost.taken, Relaxed);
             let highest = batches.iter().flat_map(|batch| batch.samples).map(|sample| sample.ts_ms).filter(|ts| *ts <= newest).max();
             shared.counters.highest_queued_ms.fetch_max(highest.unwrap_or(0), Relaxed);
             if (lost.oldest > 0 || lost.newest > 0 || lost.reason.is_some())

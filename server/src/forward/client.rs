@@ -70,9 +70,7 @@ impl Client {
             Version::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
         };
         let mut request = self.http.post(self.url.clone());
-        for (name, value) in
-            [("content-type", kind), ("content-encoding", "snappy"), ("x-prometheus-remote-write-version", number)]
-        {
+        for (name, value) in [("content-type", kind), ("content-encoding", "snappy"), ("x-prometheus-remote-write-version", number)] {
             request = request.header(name, value);
         }
         if !credentials.bearer.is_empty() {
@@ -101,8 +99,7 @@ impl Client {
 /// The status decides; a body that is cut short only says less.
 async fn answer(mut response: reqwest::Response, scrubber: &Scrubber) -> Answer {
     let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (retry_after, written) =
-        (text(header::RETRY_AFTER.as_str()), text("x-prometheus-remote-write-samples-written"));
+    let (retry_after, written) = (text(header::RETRY_AFTER.as_str()), text("x-prometheus-remote-write-samples-written"));
     let status = response.status();
     let mut bytes = Vec::new();
     // A success is read to its end as well, so that the connection can be used again, but not kept.

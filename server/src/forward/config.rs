@@ -160,7 +160,8 @@ impl Target {
 
     fn check_labels(&self, tell: &mut impl FnMut(&str, String)) {
         for (name, value) in &self.external_labels {
-            let good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
+            let good =
+                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
             if !good || name.is_empty() || name == Labels::NAME {
                 tell("external_labels", format!("{name:?} is no label name: letters, digits and `_`, not a digit first, not `__name__`"));
             }
@@ -262,9 +263,19 @@ mod tests {
             name = "a b"
         "#;
         let told = problems(toml);
-        for key in
-            ["0.name", "0.url", "0.match", "0.external_labels", "0.username", "0.lanes", "0.max_queue_bytes", "0.timeout", "0.retry_statuses", "1.name", "1.url"]
-        {
+        for key in [
+            "0.name",
+            "0.url",
+            "0.match",
+            "0.external_labels",
+            "0.username",
+            "0.lanes",
+            "0.max_queue_bytes",
+            "0.timeout",
+            "0.retry_statuses",
+            "1.name",
+            "1.url",
+        ] {
             assert!(told.iter().any(|line| line.contains(&format!("targets.{key}"))), "{key}: {told:#?}");
         }
         assert!(!told.iter().any(|line| line.contains("hunter22")), "{told:#?}");

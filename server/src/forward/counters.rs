@@ -1,6 +1,6 @@
 //! What is counted for a target, and its text in `/metrics`.
 
-use super::queue::{Lost, Pending};
+use super::queue::{Appended, Pending};
 use shipwatch_common::time::UnixMs;
 use std::{
     fmt::Write as _,
@@ -59,7 +59,7 @@ impl Counters {
         self.dropped[why as usize].fetch_add(samples, Relaxed);
     }
 
-    pub(super) fn lost(&self, lost: &Lost) {
+    pub(super) fn lost(&self, lost: &Appended) {
         self.drop(Dropped::QueueFull, lost.oldest);
         self.drop(Dropped::NotQueued, lost.newest);
     }

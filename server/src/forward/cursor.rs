@@ -107,7 +107,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut cursor, found) = Cursor::open(dir.path()).unwrap();
         assert_eq!(found, Progress::default());
-        let at = |from: u64| Progress { span: Span { segment: 3, from, to: from + 9 }, plan: 7, done: std::array::from_fn(|lane| lane as u32) };
+        let at =
+            |from: u64| Progress { span: Span { segment: 3, from, to: from + 9 }, plan: 7, done: std::array::from_fn(|lane| lane as u32) };
         for from in 1..=5 {
             cursor.write(&at(from), from % 2 == 0).unwrap();
             assert_eq!(Cursor::open(dir.path()).unwrap().1, at(from));

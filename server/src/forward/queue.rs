@@ -65,9 +65,11 @@ pub struct Batch<'a> {
     pub samples: &'a [Sample],
 }
 
-/// What an append could not keep.
+/// What an append did, and what it could not keep.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Lost {
+pub(super) struct Appended {
+    /// Samples in the queue.
+    pub(super) taken: u64,
     /// Samples of segments that were dropped to make room.
     pub(super) oldest: u64,
     /// Samples that could not be written.
@@ -140,6 +142,9 @@ impl Queue {
                 std::fs::rename(&segment.path, &aside)?;
                 continue;
             }
+            if Some(at) != last && segment.bytes < std::fs::metadata(&segment.path)?.len() {
+                tracing::warn!(path = %segment.path.display(), from = segment.bytes, "a queue's file is damaged; the rest of it is not sent");
+            }
             if Some(at) == last {
                 marks = segment.read_marks()?;
             }
@@ -169,8 +174,8 @@ impl Queue {
     }
 
     /// Takes samples, as far as they are asked for and not later than `newest`. Blocks until they are on disk.
-    pub(super) fn append(&self, batches: &[Batch<'_>], now_ms: UnixMs, newest: UnixMs) -> Lost {
-        let mut lost = Lost::default();
+    pub(super) fn append(&self, batches: &[Batch<'_>], now_ms: UnixMs, newest: UnixMs) -> Appended {
+        let mut lost = Appended::default();
         let written = {
             let mut inner = lock(&self.inner);
             if inner.broken {
@@ -225,7 +230,7 @@ impl Queue {
     }
 
     /// Writes a record, if there is something in it, and empties it. Whether something was written.
-    fn write(&self, inner: &mut Inner, record: &mut Draft, now_ms: UnixMs, lost: &mut Lost) -> bool {
+    fn write(&self, inner: &mut Inner, record: &mut Draft, now_ms: UnixMs, lost: &mut Appended) -> bool {
         let queued = std::mem::take(&mut record.queued);
         record.new_bytes = 0;
         if queued.samples.is_empty() {
@@ -236,6 +241,7 @@ impl Queue {
         let done = queued.encode().and_then(|payload| self.put(inner, now_ms, count, &payload, &mut lost.oldest));
         match done {
             Ok(()) => {
+                lost.taken += count;
                 let full = inner.segments.back().is_some_and(|active| active.bytes - active.head_bytes > self.segment_bytes());
                 if full || inner.series.len() > MAX_SERIES {
                     self.rotate(inner, lost);
@@ -282,11 +288,13 @@ impl Queue {
     }
 
     /// Begins a new segment. If that fails the old one goes on, unless it is broken; then it is tried again with the next record.
-    fn rotate(&self, inner: &mut Inner, lost: &mut Lost) {
+    fn rotate(&self, inner: &mut Inner, lost: &mut Appended) {
         let number = inner.segments.back().map_or(1, |active| active.number + 1);
         let begun = inner.active.sync_data().and_then(|()| Segment::begin(&self.dir, number, &inner.marks.snapshot()));
         match begun {
             Ok((segment, file)) => {
+                // What was sent while its segment was still written goes now.
+                inner.segments.retain(|old| old.left > 0 || old.remove().is_err());
                 inner.segments.push_back(segment);
                 inner.active = Arc::new(file);
                 inner.known.clear();

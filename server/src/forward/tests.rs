@@ -232,7 +232,8 @@ async fn version_2_is_checked_and_falls_back() {
         let samples = some(10, 1);
         side.push(&samples);
         side.sent().await;
-        let of_1: Vec<_> = peer.all().into_iter().filter(|request| request.version == Version::V1).flat_map(|request| request.samples).collect();
+        let of_1: Vec<_> =
+            peer.all().into_iter().filter(|request| request.version == Version::V1).flat_map(|request| request.samples).collect();
         assert_eq!((points(&of_1), side.counters().fallbacks.load(Relaxed)), (points(&samples), 1), "{first}");
     }
 }
@@ -246,17 +247,16 @@ async fn stale_markers_external_labels_selectors_and_metadata() {
         target.metadata_interval = Duration::from_millis(50);
     });
     side.metadata.learn(
-        ["m_total", "other"].map(|name| (name.to_owned(), Description { kind: "counter", help: "All.".to_owned(), unit: String::new() })).to_vec(),
+        ["m_total", "other"]
+            .map(|name| (name.to_owned(), Description { kind: "counter", help: "All.".to_owned(), unit: String::new() }))
+            .to_vec(),
     );
     let now = now_ms();
     side.push(&[sample(1, now, f64::from_bits(STALE)), sample(2, now, -0.0), sample(3, now, 1.0), sample(1, now + 3_600_000, 1.0)]);
     side.sent().await;
     let got: Vec<Sample> = peer.taken().into_iter().flat_map(|request| request.samples).collect();
     let expected = |n: &str| Labels::new([("__name__", "m_total"), ("n", n), ("zone", "z")]).unwrap().to_string();
-    assert_eq!(
-        points(&got),
-        BTreeMap::from([((expected("1"), now), STALE), ((expected("2"), now), (-0.0f64).to_bits())])
-    );
+    assert_eq!(points(&got), BTreeMap::from([((expected("1"), now), STALE), ((expected("2"), now), (-0.0f64).to_bits())]));
     tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             side.push(&[sample(1, now_ms(), 1.0)]);
@@ -336,7 +336,10 @@ async fn a_mark_is_what_every_queue_has() {
     let side = Side::new(&peer, |_| {});
     side.forward().take(&[Batch { source: "a", seq: 3, samples: &some(1, 1) }], now_ms());
     let forward = side.forward();
-    assert_eq!([forward.mark("a", Some(4)), forward.mark("a", Some(2)), forward.mark("b", Some(4)), forward.mark("a", None)], [Some(3), Some(2), None, None]);
+    assert_eq!(
+        [forward.mark("a", Some(4)), forward.mark("a", Some(2)), forward.mark("b", Some(4)), forward.mark("a", None)],
+        [Some(3), Some(2), None, None]
+    );
     assert_eq!(Forwarding::none().mark("b", Some(4)), Some(4));
     side.sent().await;
 }

@@ -80,7 +80,10 @@ pub(super) struct Worker {
 /// How a request ended.
 enum Ended {
     Taken,
-    Refused { reason: String, split: bool },
+    Refused {
+        reason: String,
+        split: bool,
+    },
     /// Nothing of it is left.
     Old,
     /// Not at all: the server stops, or the queue dropped it.
@@ -211,7 +214,15 @@ impl Worker {
     }
 
     /// Sends a lane's requests; false if it was interrupted.
-    async fn send_lane(&self, lane: usize, requests: Vec<Request>, done: u32, span: Span, series: &[Entry], cancel: &CancellationToken) -> bool {
+    async fn send_lane(
+        &self,
+        lane: usize,
+        requests: Vec<Request>,
+        done: u32,
+        span: Span,
+        series: &[Entry],
+        cancel: &CancellationToken,
+    ) -> bool {
         for request in requests.into_iter().skip(done as usize) {
             if !self.send_request(request, span, series, cancel).await {
                 return false;
@@ -259,7 +270,10 @@ impl Worker {
         self.shared.counters.drop(Dropped::Refused, samples as u64);
         let first = part.series.first().and_then(|(number, _)| series.get(*number as usize));
         let first = first.map_or_else(String::new, |entry| entry.labels.to_string().chars().take(300).collect());
-        self.log(1, |left_out| warn!(target_name = %name, samples, %first, %reason, left_out, "the target refuses samples; they are dropped"));
+        self.log(
+            1,
+            |left_out| warn!(target_name = %name, samples, %first, %reason, left_out, "the target refuses samples; they are dropped"),
+        );
     }
 
     /// One request until it ended.
@@ -299,7 +313,10 @@ impl Worker {
             counters.down.fetch_add(1, Relaxed);
             let pause = backoff.next(random_unit()).max(after.unwrap_or_default());
             let pending = self.shared.queue.pending().samples;
-            self.log(2, |left_out| warn!(target_name = %target.name, %reason, ?pause, pending, left_out, "samples not sent; they are tried again"));
+            self.log(
+                2,
+                |left_out| warn!(target_name = %target.name, %reason, ?pause, pending, left_out, "samples not sent; they are tried again"),
+            );
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = cancel.cancelled() => return Ended::Left,

@@ -14,7 +14,7 @@ fn open(dir: &Path, max_bytes: u64, done: Span) -> Queue {
     Queue::open(dir, max_bytes, Vec::new(), done).unwrap()
 }
 
-fn append(queue: &Queue, source: &str, seq: u64, samples: &[Sample]) -> Lost {
+fn append(queue: &Queue, source: &str, seq: u64, samples: &[Sample]) -> Appended {
     queue.append(&[Batch { source, seq, samples }], 1_000, i64::MAX)
 }
 
@@ -52,7 +52,7 @@ proptest! {
                         sample(at as u32 % 17, ts, ts as f64)
                     }).collect();
                     expected.extend(samples.iter().map(|s| (s.labels.get("n").unwrap().to_owned(), s.ts_ms, s.value.to_bits())));
-                    prop_assert_eq!(append(&queue, "", 0, &samples), Lost::default());
+                    prop_assert_eq!(append(&queue, "", 0, &samples), Appended { taken: count as u64, ..Appended::default() });
                 }
                 6..8 => {
                     let (more, last) = drain(&queue);
@@ -153,15 +153,30 @@ fn a_torn_end_is_cut_off_and_damage_costs_the_rest_of_its_file() {
     let mut file = std::fs::OpenOptions::new().write(true).open(&first).unwrap();
     file.seek(SeekFrom::Start(whole / 2)).unwrap();
     file.write_all(&[0xff; 5]).unwrap();
-    let (all, _) = drain(&queue);
+    let (all, done) = drain(&queue);
     assert!(all.len() < 7 && all.last().is_some_and(|last| last.1 == 3), "{all:?}");
     assert_eq!(queue.pending().samples, 0);
 
     std::fs::write(segments(dir.path()).pop().unwrap(), b"SHIPFWD1 and nonsense").unwrap();
-    let queue = open(dir.path(), SMALL, Span::default());
+    let queue = open(dir.path(), SMALL, done);
     assert_eq!(queue.pending().samples, 0);
     append(&queue, "a", 9, &[sample(1, 9, 1.0)]);
     assert_eq!(drain(&queue).0.len(), 1);
+}
+
+#[test]
+fn files_of_what_was_sent_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path(), SMALL, Span::default());
+    let samples: Vec<_> = (0..100_000u32).map(|at| sample(at, 1, f64::from(at).sin())).collect();
+    for _ in 0..3 {
+        samples.chunks(10_000).for_each(|some| drop(append(&queue, "", 0, some)));
+        assert!(segments(dir.path()).len() > 1);
+        drain(&queue);
+    }
+    append(&queue, "", 0, &samples);
+    drain(&queue);
+    assert!(segments(dir.path()).len() <= 1, "{:?}", segments(dir.path()));
 }
 
 #[test]

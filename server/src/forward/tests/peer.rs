@@ -12,7 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What to answer.
 pub(super) enum Reply {
-    Status { status: u16, headers: Vec<(&'static str, String)>, body: String },
+    Status {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
     /// The connection ends without an answer.
     Cut,
     /// 200, and the connection ends within the body.
