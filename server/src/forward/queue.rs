@@ -9,7 +9,8 @@
 //!
 //! # Invariants
 //! - [`Queue::append`] returns after fsync; appends that wait together share one.
-//! - A batch of a sender with a sequence is taken once: its mark is in the record that holds its samples.
+//! - A batch of a sender with a sequence is taken once: its mark is in the record that holds its samples. Of others, samples that
+//!   come again soon are taken once.
 //! - Its size is bounded: above the bound, or on a full disk, the oldest segment is dropped and its samples are counted.
 //! - Memory: the label sets of the newest segment, which are shared with who sent them, and a few numbers for each segment.
 //!
@@ -23,9 +24,11 @@
 
 mod files;
 mod marks;
+mod recent;
 
 use files::{Segment, encode_record};
 use marks::Marks;
+use recent::Recent;
 use shipwatch_common::{
     model::{Labels, Sample},
     time::UnixMs,
@@ -113,6 +116,7 @@ struct Inner {
     known: HashMap<Arc<Labels>, Option<u32>>,
     series: Vec<Arc<Labels>>,
     marks: Marks,
+    recent: Recent,
     /// The newest segment has a hole in its numbers: begin another one.
     broken: bool,
 }
@@ -129,7 +133,7 @@ impl Queue {
     pub(super) fn open(dir: &Path, max_bytes: u64, wanted: Vec<Vec<Matcher>>, done: Span) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let mut segments = VecDeque::new();
-        let (mut marks, mut number) = (Marks::default(), done.segment);
+        let (mut marks, mut recent, mut number) = (Marks::default(), Recent::default(), done.segment);
         let found = files::list(dir)?;
         let last = found.last().map(|(number, _)| *number);
         for (at, path) in found {
@@ -146,7 +150,7 @@ impl Queue {
                 tracing::warn!(path = %segment.path.display(), from = segment.bytes, "a queue's file is damaged; the rest of it is not sent");
             }
             if Some(at) == last {
-                marks = segment.read_marks()?;
+                marks = segment.read_marks(&mut recent)?;
             }
             if at < done.segment || segment.left == 0 {
                 segment.remove()?;
@@ -159,7 +163,7 @@ impl Queue {
         let synced = (segment.number, segment.bytes);
         segments.push_back(segment);
         let active = Arc::new(active);
-        let inner = Inner { segments, active, known: HashMap::new(), series: Vec::new(), marks, broken: false };
+        let inner = Inner { segments, active, known: HashMap::new(), series: Vec::new(), marks, recent, broken: false };
         Ok(Self { dir: dir.to_owned(), max_bytes, wanted, inner: Mutex::new(inner), synced: Mutex::new(synced) })
     }
 
@@ -187,6 +191,9 @@ impl Queue {
                     continue;
                 }
                 for sample in batch.samples.iter().filter(|sample| sample.ts_ms <= newest) {
+                    if batch.source.is_empty() && !inner.recent.is_new(sample) {
+                        continue;
+                    }
                     if record.is_full() {
                         self.write(&mut inner, &mut record, now_ms, &mut lost);
                     }

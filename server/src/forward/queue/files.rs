@@ -1,13 +1,14 @@
 //! Segment files and the heads of their records.
 
-use super::Marks;
-use shipwatch_common::time::UnixMs;
+use super::{Marks, Recent};
+use shipwatch_common::{model::Sample, time::UnixMs};
 use shipwatch_series::remote::queued::{Queued, decode_marks, encode_marks};
 use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const MAGIC: &[u8; 8] = b"SHIPFWD1";
@@ -69,17 +70,23 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Marks of a segment's head and of its records.
-    pub(super) fn read_marks(&self) -> io::Result<Marks> {
+    /// Marks of a segment's head and of its records; their samples are what came lately.
+    pub(super) fn read_marks(&self, recent: &mut Recent) -> io::Result<Marks> {
         let file = File::open(&self.path)?;
         let Some(end) = head_end(&file)? else { return Ok(Marks::default()) };
         let head = read_at(&file, HEAD_BYTES as u64, end as usize - HEAD_BYTES)?;
         let mut marks = Marks::of(decode_marks(&head).unwrap_or_default());
-        let mut at = end;
+        let (mut at, mut series) = (end, Vec::new());
         while at < self.bytes
             && let Some(record) = RecordHead::read(&file, at)?
         {
-            let Some(Ok(queued)) = record.payload(&file, at)?.map(|payload| Queued::decode(&payload)) else { break };
+            let Some(Ok(mut queued)) = record.payload(&file, at)?.map(|payload| Queued::decode(&payload)) else { break };
+            series.append(&mut queued.series);
+            for (number, ts_ms, value) in queued.samples {
+                if let Some(labels) = series.get(number as usize) {
+                    recent.is_new(&Sample { labels: Arc::clone(labels), ts_ms, value });
+                }
+            }
             queued.marks.iter().for_each(|(source, seq)| marks.set(source, *seq));
             at += record.total();
         }
