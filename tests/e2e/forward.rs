@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// How often somebody is killed or stopped.
+const INTERRUPTIONS: usize = 7;
+
 type Samples = BTreeMap<String, Vec<(i64, f64)>>;
 
 /// Raw samples of a selector over the last hour, by the series' labels without `via`.
@@ -19,7 +22,11 @@ async fn samples(api: &Api, selector: &str) -> Samples {
             ((pair[0].as_f64().unwrap() * 1_000.0).round() as i64, pair[1].as_str().unwrap().parse::<f64>().unwrap())
         };
         // The end of a series is told by some and not by others.
-        let points = one["values"].as_array().unwrap().iter().map(point).filter(|(_, value)| !value.is_nan()).collect();
+        let mut points: Vec<_> = one["values"].as_array().unwrap().iter().map(point).filter(|(_, value)| !value.is_nan()).collect();
+        // At least once: what was on its way when somebody was killed comes again, and VictoriaMetrics keeps both.
+        let came = points.len();
+        points.dedup();
+        assert!(came - points.len() <= INTERRUPTIONS, "{came} samples for {} times of {labels:?}", points.len());
         let before = all.insert(format!("{labels:?}"), points);
         assert!(before.is_none(), "{labels:?} is there twice");
     }
