@@ -1,6 +1,6 @@
 //! The server's whole configuration: the sum of its modules' own.
 
-use crate::{api, gateway, notify, push, rules};
+use crate::{api, forward, gateway, notify, push, rules};
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
     config::{Problems, load},
@@ -64,6 +64,8 @@ pub struct Config {
     pub receive: shipwatch_series::remote::ReceiveConfig,
     /// Log lines that others may push.
     pub push: push::Config,
+    /// Where samples are sent to: other systems that understand Prometheus' remote write.
+    pub forward: forward::Config,
     /// Log lines.
     pub logs: shipwatch_logs::Config,
     /// How long things are kept.
@@ -124,6 +126,7 @@ impl Config {
             config.series.check(problems.section("series"));
             config.receive.check(problems.section("receive"));
             config.push.check(problems.section("push"));
+            config.forward.check(problems.section("forward"));
             config.logs.check(problems.section("logs"));
             config.retention.check(problems.section("retention"));
             config.rules.check(problems.section("rules"));

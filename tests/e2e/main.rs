@@ -7,6 +7,7 @@ mod alerts;
 mod bad_input;
 mod deploys;
 mod exactly_once;
+mod forward;
 mod hostile;
 mod identity;
 mod interop;

@@ -41,7 +41,7 @@ mod day_reader;
 mod decimals;
 mod expire;
 mod finder;
-mod frames;
+pub(crate) mod frames;
 mod group;
 mod head;
 mod index;
@@ -51,7 +51,7 @@ mod query;
 mod recover;
 mod sqlite;
 mod tail;
-mod varint;
+pub(crate) mod varint;
 mod writer;
 
 pub use admit::{Reason, Refusal, Report};

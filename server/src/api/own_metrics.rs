@@ -1,7 +1,7 @@
 //! `/metrics`: the server's own numbers, in Prometheus' text format.
 
 use super::{Shared, push, receive};
-use crate::{gateway, ingest};
+use crate::{forward::Forwarding, gateway, ingest};
 use axum::{
     extract::State,
     http::header,
@@ -22,6 +22,8 @@ pub struct Sources {
     pub ingest: Arc<ingest::Counters>,
     /// Gateway.
     pub gateway: Arc<gateway::Counters>,
+    /// Targets that samples are sent to.
+    pub forward: Arc<Forwarding>,
 }
 
 fn put(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
@@ -51,6 +53,7 @@ pub async fn export(State(state): State<Shared>) -> Response {
             log_store(&mut text, &logs);
         }
     }
+    text.push_str(&state.own.forward.own_metrics());
     text.push_str(&state.alerting.own_metrics());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
@@ -59,7 +62,7 @@ fn counted(text: &mut String, name: &str, help: &str, counter: &AtomicU64) {
     put(text, name, "counter", help, float(counter.load(Ordering::Relaxed)));
 }
 
-fn from_agents(text: &mut String, Sources { ingest, gateway }: &Sources) {
+fn from_agents(text: &mut String, Sources { ingest, gateway, .. }: &Sources) {
     for (name, help, counter) in [
         ("shipwatch_ingest_samples_total", "Samples stored.", &ingest.samples_total),
         ("shipwatch_ingest_log_lines_total", "Log lines stored.", &ingest.lines_total),

@@ -57,7 +57,7 @@ pub struct Receive {
     turns: Turns,
     imports: Arc<Semaphore>,
     counters: Counters,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
 }
 
 impl Receive {
@@ -70,13 +70,13 @@ impl Receive {
             turns: Turns::default(),
             imports: Arc::new(Semaphore::new(IMPORTS)),
             counters: Counters::default(),
-            metadata: Metadata::default(),
+            metadata: Arc::default(),
         }
     }
 
     /// What metrics are, as senders told.
     #[must_use]
-    pub const fn metadata(&self) -> &Metadata {
+    pub const fn metadata(&self) -> &Arc<Metadata> {
         &self.metadata
     }
 
@@ -294,7 +294,7 @@ pub(super) mod tests {
         let engine = Arc::new(shipwatch_series::Engine::open(dir.join("series"), series).unwrap().0);
         let logs = shipwatch_logs::Engine::open(&dir.join("logs"), shipwatch_logs::Config::default()).unwrap().0;
         let store = Arc::new(crate::store::Store::open(dir).unwrap());
-        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store).unwrap());
+        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store, Arc::default()).unwrap());
         (Receive::new(ReceiveConfig::default(), ingest), engine)
     }
 
