@@ -78,7 +78,9 @@ impl Client {
         } else if !self.username.is_empty() {
             request = request.basic_auth(&self.username, Some(credentials.password.reveal()));
         }
-        let scrubber = Scrubber::new([credentials.bearer.reveal(), credentials.password.reveal(), self.url.as_str()]);
+        let of_url: Vec<_> = self.url.query_pairs().map(|(_, value)| value).collect();
+        let own = [credentials.bearer.reveal(), credentials.password.reveal(), self.url.as_str()];
+        let scrubber = Scrubber::new(own.into_iter().chain(of_url.iter().map(|value| &**value)));
         let response = request.body(body).send().await.map_err(|error| scrubber.clean(&told(error)))?;
         Ok(answer(response, &scrubber).await)
     }

@@ -50,8 +50,8 @@ pub(super) use files::{RecordHead, head_end, read_at};
 
 /// Most series of one segment: bounds the memory for their names.
 const MAX_SERIES: usize = 1_000_000;
-/// Label sets that are looked up without asking the selectors again.
-const MAX_KNOWN: usize = 2_000_000;
+/// Label sets that nobody asked for and that are known without asking the selectors again; then all of them are forgotten.
+const MAX_KNOWN: usize = 500_000;
 /// Most bytes of new label sets in one record, by their text.
 const MAX_NEW_BYTES: usize = 4 << 20;
 /// Largest segment.
@@ -114,6 +114,8 @@ struct Inner {
     active: Arc<File>,
     /// Numbers of series in the newest segment; nothing for those that nobody asked for.
     known: HashMap<Arc<Labels>, Option<u32>>,
+    /// How many of these nobody asked for.
+    unwanted: usize,
     series: Vec<Arc<Labels>>,
     marks: Marks,
     recent: Recent,
@@ -163,7 +165,7 @@ impl Queue {
         let synced = (segment.number, segment.bytes);
         segments.push_back(segment);
         let active = Arc::new(active);
-        let inner = Inner { segments, active, known: HashMap::new(), series: Vec::new(), marks, recent, broken: false };
+        let inner = Inner { segments, active, known: HashMap::new(), unwanted: 0, series: Vec::new(), marks, recent, broken: false };
         Ok(Self { dir: dir.to_owned(), max_bytes, wanted, inner: Mutex::new(inner), synced: Mutex::new(synced) })
     }
 
@@ -220,9 +222,12 @@ impl Queue {
             None => {
                 let wanted = self.wanted.is_empty() || self.wanted.iter().any(|all| all_match(all, &sample.labels));
                 if !wanted {
-                    if inner.known.len() < MAX_KNOWN {
-                        inner.known.insert(Arc::clone(&sample.labels), None);
+                    inner.unwanted += 1;
+                    if inner.unwanted > MAX_KNOWN {
+                        inner.known.retain(|_, number| number.is_some());
+                        inner.unwanted = 1;
                     }
+                    inner.known.insert(Arc::clone(&sample.labels), None);
                     return;
                 }
                 let number = u32::try_from(inner.series.len()).unwrap_or(u32::MAX);
@@ -305,6 +310,7 @@ impl Queue {
                 inner.segments.push_back(segment);
                 inner.active = Arc::new(file);
                 inner.known.clear();
+                inner.unwanted = 0;
                 inner.series.clear();
                 inner.broken = false;
             }

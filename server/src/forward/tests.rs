@@ -138,6 +138,7 @@ async fn retry_after_is_waited_for() {
     let side = Side::new(&peer, |_| {});
     side.push(&some(1, 1));
     side.sent().await;
+    assert!(side.forward().own_metrics().contains("shipwatch_forward_delay_seconds{target=\"peer\"} 0\n"), "nothing waits");
     let all = peer.all();
     assert_eq!(all.len(), 2);
     assert!(all[1].at - all[0].at >= Duration::from_secs(2), "{:?}", all[1].at - all[0].at);

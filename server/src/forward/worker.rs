@@ -190,6 +190,7 @@ impl Worker {
         if window.damaged.is_some() {
             self.shared.counters.drop(Dropped::Damaged, queue.give_up(window.span));
         }
+        self.shared.counters.waiting_since_ms.store(0, Relaxed);
         let mut place = lock(&self.place);
         let place = &mut *place;
         place.1 = Progress { span: Span { from: window.span.to, ..window.span }, plan: place.1.plan, ..Progress::default() };
