@@ -204,7 +204,10 @@ impl<'a> Context<'a> {
         match self.told_at {
             None => {}
             // The steps of a subquery are others than the query's.
-            Some((told_at, reach)) if told_at != grid || reach.has_subquery => self.is_whole.set(true),
+            Some((told_at, reach)) if told_at != grid || reach.has_subquery => {
+                self.is_whole.set(true);
+                *marks = vec![true; told_at.len];
+            }
             Some(_) => {
                 marks.resize(grid.len, false);
                 std::iter::once(first).chain(steps).for_each(|step| marks[step] = true);
