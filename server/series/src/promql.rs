@@ -66,7 +66,10 @@ pub enum Error {
     #[error("{0}")]
     Execution(String),
     /// The deadline has passed (503).
-    #[error("query timed out in expression evaluation: it ran longer than its time limit")]
+    #[error(
+        "query timed out in expression evaluation: it took longer than `query_timeout` or its own `timeout` allow; ask for fewer \
+         series, a shorter range or a larger step, or raise `query_timeout`"
+    )]
     Timeout,
     /// Nobody waits for the answer any more (503).
     #[error("query was canceled in expression evaluation")]

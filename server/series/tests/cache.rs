@@ -19,7 +19,7 @@ mod random;
 
 use data::{LENGTH_MS, START_MS};
 use random::Random;
-use shipwatch_common::model::{Labels, Sample};
+use shipwatch_common::model::{Labels, Sample, metric::STALE_NAN_BITS};
 use shipwatch_series::{
     Append, Config, Engine,
     promql::{EvalOptions, Output, RangeCache, Value, eval_range},
@@ -29,9 +29,14 @@ use std::sync::Arc;
 /// Within `max_ahead` of all samples, and never so late that they are too old.
 const NOW_MS: i64 = START_MS + LENGTH_MS;
 const DAY_MS: i64 = 86_400_000;
+const GRAIN_MS: i64 = 5_000;
 
 /// What the order of series decides, and what the grammar has not.
-const MORE: [&str; 16] = [
+const MORE: [&str; 20] = [
+    "sum(sum by (b) (s#))",
+    "topk(2, sum by (b) (s#))",
+    "avg by (a) (s# offset -10s)",
+    "count_values by (b) (\"v\", s# @ 1700001200)",
     "sum(sum by (job) (g#))",
     "avg by (job) (sum by (instance) (g#))",
     "stddev(sum by (instance) (rate(c#_total[2m])))",
@@ -65,7 +70,10 @@ impl Panel {
             _ => queries::question(random, set).ours,
         };
         let step = 1_000 * (5 + random.below(90) as i64);
-        Self { query, start: START_MS + random.below(LENGTH_MS as u64) as i64, step, len: 1 + random.below(30) as i64 }
+        // Half of the windows have steps at which there are samples.
+        let grain = if random.one_in(2) { GRAIN_MS } else { 1 };
+        let start = (START_MS + random.below(LENGTH_MS as u64) as i64) / grain * grain;
+        Self { query, start, step, len: 1 + random.below(30) as i64 }
     }
 
     /// As a dashboard does: mostly on by a step or two.
@@ -115,8 +123,23 @@ fn stream(random: &mut Random, set: &str) -> Vec<Sample> {
             }
         }
     }
+    short_lives(random, set, &mut all);
     all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, sample)| sample).collect()
+}
+
+/// Series that come and go, of which groups by `b` are met in an order that depends on who is there.
+fn short_lives(random: &mut Random, set: &str, all: &mut Vec<(i64, Sample)>) {
+    for number in 0..40 {
+        let (a, b) = (format!("{number:02}"), (random.below(6)).to_string());
+        let labels = Arc::new(Labels::new([("__name__", format!("s{set}")), ("a", a), ("b", b)]).unwrap());
+        let mut at = (START_MS + random.below(LENGTH_MS as u64) as i64) / GRAIN_MS * GRAIN_MS;
+        for left in (0..1 + random.below(20)).rev() {
+            let value = if left == 0 { f64::from_bits(STALE_NAN_BITS) } else { (1 + random.below(3)) as f64 * 0.1 };
+            all.push((at, Sample { labels: labels.clone(), ts_ms: at, value }));
+            at += GRAIN_MS * (1 + random.below(6) as i64);
+        }
+    }
 }
 
 struct Run {

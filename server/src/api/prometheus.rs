@@ -1,9 +1,13 @@
 //! Prometheus' own API over the series engine. The shapes are the engine's; here is only HTTP.
 
-use super::Shared;
+use super::{
+    Shared,
+    compress::{is_gzip, unpacked},
+};
 use axum::{
-    Json,
-    extract::{Path, Query, Request, State},
+    Form, Json,
+    body::Body,
+    extract::{FromRequest as _, Path, Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -23,7 +27,7 @@ use std::{
     time::Instant,
 };
 
-/// Largest form body.
+/// Largest form body, also after unpacking.
 const MAX_FORM_BYTES: usize = 1 << 20;
 
 /// Parameters of the URL and, for POST, of the form, in this order.
@@ -36,9 +40,15 @@ pub(super) async fn parameters(request: Request) -> Result<Vec<(String, String)>
         .and_then(|value| value.to_str().ok())
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     if is_form {
-        let body = axum::body::to_bytes(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| wrong(&error))?;
-        let uri = format!("/?{}", String::from_utf8_lossy(&body)).parse().map_err(|error| wrong(&error))?;
-        let Query(form) = Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|error| wrong(&error))?;
+        let is_gzip = is_gzip(request.headers()).map_err(|error| wrong(&error))?;
+        let mut body = axum::body::to_bytes(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| wrong(&error))?;
+        if is_gzip {
+            let unpacked = tokio::task::spawn_blocking(move || unpacked(&body, MAX_FORM_BYTES)).await.map_err(|error| wrong(&error))?;
+            body = unpacked.map_err(|error| wrong(&error))?.into();
+        }
+        let form = Request::post("/").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(Body::from(body));
+        let form = form.map_err(|error| wrong(&error))?;
+        let Form(form) = Form::<Vec<(String, String)>>::from_request(form, &()).await.map_err(|error| wrong(&error))?;
         all.extend(form);
     }
     Ok(all)
@@ -58,7 +68,7 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
     let answer = match parameters(request).await {
         Err(error) => Reply::from(error),
         Ok(parameters) => {
-            let options = EvalOptions::new(state.series.config());
+            let options = EvalOptions { cache: Some(Arc::clone(&state.range_cache)), ..EvalOptions::new(state.series.config()) };
             let options = match Instant::now().checked_add(state.config.query_timeout) {
                 Some(deadline) => options.until(deadline),
                 None => options,
