@@ -167,7 +167,8 @@ impl Run {
     }
 
     fn append(&mut self) {
-        let count = 1 + self.random.below(self.stream.len() as u64 / 6 + 40) as usize;
+        let most = if self.random.one_in(2) { self.stream.len() as u64 / 6 + 40 } else { 5 };
+        let count = 1 + self.random.below(most) as usize;
         let samples: Vec<Sample> = self.stream.by_ref().take(count).collect();
         self.history.push(format!("{} samples to {:?}", samples.len(), samples.last().map(|sample| sample.ts_ms)));
         self.engine.append_at(NOW_MS, vec![Append { samples: Arc::new(samples), ..Append::default() }]).unwrap();
@@ -209,7 +210,7 @@ impl Run {
 
 #[expect(clippy::disallowed_methods, reason = "the size of a test run is chosen by whoever runs it")]
 fn seeds() -> u64 {
-    std::env::var("SHIPWATCH_CACHE_SEEDS").ok().map_or(25, |text| text.parse().unwrap())
+    std::env::var("SHIPWATCH_CACHE_SEEDS").ok().map_or(10, |text| text.parse().unwrap())
 }
 
 #[test]

@@ -183,3 +183,41 @@ pub async fn not_found() -> Response {
     let body = json!({"status": "error", "errorType": "not_found", "error": "this part of Prometheus' API is not offered; docs/api.md lists what is"});
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    async fn read(encoding: &'static str, body: Vec<u8>) -> Result<Vec<(String, String)>, ApiError> {
+        let request = Request::post("/api/v1/query?stats=1")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::CONTENT_ENCODING, encoding)
+            .body(Body::from(body));
+        parameters(request.unwrap()).await
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn forms_are_read_plain_and_in_gzip_up_to_a_bound() {
+        // Longer than an address may be.
+        let query = "a+%2B+".repeat(15_000) + "b";
+        let expected = [("stats", "1"), ("query", &("a + ".repeat(15_000) + "b"))].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(read("identity", format!("query={query}").into_bytes()).await.unwrap(), expected);
+        assert_eq!(read("gzip", gzip(&format!("query={query}"))).await.unwrap(), expected);
+        for (encoding, body, told) in [
+            ("gzip", gzip(&"x".repeat(MAX_FORM_BYTES + 1)), "more than 1048576 bytes"),
+            ("identity", vec![b'x'; MAX_FORM_BYTES + 1], "length limit exceeded"),
+            ("gzip", b"query=up&time=1763884800".to_vec(), "invalid gzip header"),
+            ("br", gzip("query=up"), "\"br\" is not known: send gzip or nothing"),
+        ] {
+            let error = read(encoding, body).await.unwrap_err();
+            assert!(error.status == 400 && error.message.contains(told), "{error:?}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use serde::{
     ser::{SerializeMap as _, SerializeSeq as _},
 };
 use shipwatch_common::{model::Labels, time::UnixMs};
+use std::fmt::{self, Write as _};
 
 impl Serialize for Reply {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -121,7 +122,46 @@ struct Point(UnixMs, f64);
 
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        (Seconds(self.0), format_value(self.1)).serialize(to)
+        let mut digits = Digits::default();
+        (Seconds(self.0), digits.of(self.1)).serialize(to)
+    }
+}
+
+/// A value as text, written in place where it fits: nearly every one does.
+struct Digits {
+    bytes: [u8; 32],
+    len: usize,
+    long: String,
+}
+
+impl Default for Digits {
+    fn default() -> Self {
+        Self { bytes: [0; 32], len: 0, long: String::new() }
+    }
+}
+
+impl Digits {
+    fn of(&mut self, value: f64) -> &str {
+        // Whole numbers are written many times faster than fractions; the sign of -0 would be lost.
+        let whole = value as i64;
+        let is_whole = whole.unsigned_abs() < 1 << 53 && (whole as f64).to_bits() == value.to_bits();
+        let written = if is_whole { write!(self, "{whole}") } else if value.is_finite() { write!(self, "{value}") } else { Err(fmt::Error) };
+        match (written, std::str::from_utf8(&self.bytes[..self.len])) {
+            (Ok(()), Ok(text)) => text,
+            _ => {
+                self.long = format_value(value);
+                &self.long
+            }
+        }
+    }
+}
+
+impl fmt::Write for Digits {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
     }
 }
 
@@ -131,5 +171,26 @@ struct Seconds(UnixMs);
 impl Serialize for Seconds {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if self.0 % 1_000 == 0 { to.serialize_i64(self.0 / 1_000) } else { to.serialize_f64(self.0 as f64 / 1_000.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn values_are_written_as_everywhere_else(value in prop_oneof![
+            any::<u64>().prop_map(f64::from_bits),
+            any::<i64>().prop_map(|whole| whole as f64),
+            (any::<i32>(), 1i32..1_000).prop_map(|(a, b)| f64::from(a) / f64::from(b)),
+            proptest::sample::select(vec![0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN_POSITIVE, 9_007_199_254_740_991.0, 9_007_199_254_740_992.0, -9_007_199_254_740_993.0]),
+        ]) {
+            let mut digits = Digits::default();
+            prop_assert_eq!(digits.of(value), format_value(value));
+        }
     }
 }

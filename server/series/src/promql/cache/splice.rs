@@ -175,3 +175,33 @@ fn output(stretch: &Stretch, asked: Grid, samples: u64) -> Output {
         samples,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn grid() -> impl Strategy<Value = Grid> {
+        (-20i64..20, 1usize..25).prop_map(|(first, len)| Grid { start: first * 10 + 3, step: 10, len })
+    }
+
+    proptest! {
+        #[test]
+        fn every_step_is_kept_or_evaluated(asked in grid(), kept in grid(), holds_before in -250i64..500) {
+            let usable = |time: i64| kept.times().any(|known| known == time) && time < holds_before;
+            let Some(plan) = Plan::new(asked, kept, holds_before) else {
+                prop_assert!(!asked.times().any(usable));
+                return Ok(());
+            };
+            let missing: Vec<i64> = plan.missing.iter().flat_map(Grid::times).collect();
+            let wanted: Vec<i64> = asked.times().filter(|time| !usable(*time)).collect();
+            prop_assert_eq!(&missing, &wanted);
+            prop_assert!(plan.taken.times().all(usable));
+            let mut all: Vec<i64> = missing.into_iter().chain(plan.taken.times()).collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, plan.all.times().collect::<Vec<_>>());
+            prop_assert!(plan.all.len <= asked.len.max(kept.len));
+            prop_assert!(asked.times().all(|time| plan.all.times().any(|known| known == time)));
+        }
+    }
+}
