@@ -145,7 +145,13 @@ impl Digits {
         // Whole numbers are written many times faster than fractions; the sign of -0 would be lost.
         let whole = value as i64;
         let is_whole = whole.unsigned_abs() < 1 << 53 && (whole as f64).to_bits() == value.to_bits();
-        let written = if is_whole { write!(self, "{whole}") } else if value.is_finite() { write!(self, "{value}") } else { Err(fmt::Error) };
+        let written = if is_whole {
+            write!(self, "{whole}")
+        } else if value.is_finite() {
+            write!(self, "{value}")
+        } else {
+            Err(fmt::Error)
+        };
         match (written, std::str::from_utf8(&self.bytes[..self.len])) {
             (Ok(()), Ok(text)) => text,
             _ => {

@@ -138,7 +138,13 @@ impl RangeCache {
     /// A cache that keeps at most so many bytes; with 0 it keeps nothing.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, slots: Mutex::default(), hits: AtomicU64::default(), misses: AtomicU64::default(), evictions: AtomicU64::default() }
+        Self {
+            max_bytes,
+            slots: Mutex::default(),
+            hits: AtomicU64::default(),
+            misses: AtomicU64::default(),
+            evictions: AtomicU64::default(),
+        }
     }
 
     /// Numbers for `/metrics`.

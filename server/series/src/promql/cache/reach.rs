@@ -10,7 +10,10 @@
 use crate::promql::{labels::METADATA, over_time, tree};
 use promql_parser::{
     label::MatchOp,
-    parser::{AggregateExpr, AtModifier, BinaryExpr, Call, Expr, LabelModifier, Offset, VectorMatchCardinality, VectorSelector, token, value::ValueType},
+    parser::{
+        AggregateExpr, AtModifier, BinaryExpr, Call, Expr, LabelModifier, Offset, VectorMatchCardinality, VectorSelector, token,
+        value::ValueType,
+    },
 };
 use shipwatch_common::{model::Labels, time::UnixMs};
 
@@ -71,9 +74,7 @@ fn walk(expr: &Expr) -> Option<Reach> {
         Expr::Binary(node) => Some(walk(&node.lhs)?.and(walk(&node.rhs)?)),
         Expr::VectorSelector(node) => Reach::STEP.moved(node.at.as_ref(), node.offset.as_ref()),
         Expr::MatrixSelector(node) => Reach::STEP.moved(node.vs.at.as_ref(), node.vs.offset.as_ref()),
-        Expr::Subquery(node) => {
-            Reach { has_subquery: true, ..walk(&node.expr)? }.moved(node.at.as_ref(), node.offset.as_ref())
-        }
+        Expr::Subquery(node) => Reach { has_subquery: true, ..walk(&node.expr)? }.moved(node.at.as_ref(), node.offset.as_ref()),
         Expr::Aggregate(node) => aggregate(node),
         Expr::Call(node) => call(node),
         Expr::Extension(_) => None,
@@ -151,7 +152,8 @@ fn names_metadata(labels: &[String]) -> bool {
 
 fn selected(node: &VectorSelector) -> Named<'_> {
     let matchers = node.matchers.matchers.iter();
-    let fixed = matchers.filter(|matcher| matcher.name == Labels::NAME && matcher.op == MatchOp::Equal).map(|matcher| matcher.value.as_str());
+    let fixed =
+        matchers.filter(|matcher| matcher.name == Labels::NAME && matcher.op == MatchOp::Equal).map(|matcher| matcher.value.as_str());
     node.name.as_deref().or_else(|| fixed.last()).filter(|name| !name.is_empty()).map_or(Named::Unknown, Named::Same)
 }
 

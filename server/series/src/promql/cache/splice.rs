@@ -167,13 +167,9 @@ fn output(stretch: &Stretch, asked: Grid, samples: u64) -> Output {
     let at = place(asked, stretch.grid);
     let steps = at..at + asked.len;
     let series = stretch.columns.iter().filter_map(|column| points(column.labels.clone(), &column.values[steps.clone()], asked));
-    let told = |notes: &Notes| notes.0.iter().filter(|(_, marks)| marks[steps.clone()].contains(&true)).map(|(text, _)| text.clone()).collect();
-    Output {
-        value: Value::Matrix(series.collect()),
-        warnings: told(&stretch.warnings),
-        infos: told(&stretch.infos),
-        samples,
-    }
+    let told =
+        |notes: &Notes| notes.0.iter().filter(|(_, marks)| marks[steps.clone()].contains(&true)).map(|(text, _)| text.clone()).collect();
+    Output { value: Value::Matrix(series.collect()), warnings: told(&stretch.warnings), infos: told(&stretch.infos), samples }
 }
 
 #[cfg(test)]
