@@ -76,16 +76,27 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
             let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
             let options = options.canceled_by(Arc::clone(&cancel.0));
             let series = Arc::clone(&state.series);
-            let done = tokio::task::spawn_blocking(move || work(&series, Params(&parameters), &options)).await;
-            done.unwrap_or_else(|error| Reply::from(ApiError { status: 500, error_type: "internal", message: error.to_string() }))
+            // The text of a large answer is written there as well: it takes longer than an async thread may be held.
+            let written = move || {
+                let answer = work(&series, Params(&parameters), &options);
+                (answer.status(), answer.to_json())
+            };
+            match tokio::task::spawn_blocking(written).await {
+                Ok((status, body)) => return json_body(status, body),
+                Err(error) => Reply::from(ApiError { status: 500, error_type: "internal", message: error.to_string() }),
+            }
         }
     };
     reply(answer)
 }
 
+fn json_body(status: u16, body: Vec<u8>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 pub(super) fn reply(answer: Reply) -> Response {
-    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Json(answer)).into_response()
+    json_body(answer.status(), answer.to_json())
 }
 
 /// `/api/v1/query`.
