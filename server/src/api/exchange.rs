@@ -16,7 +16,7 @@ use crate::ingest::{IngestError, Strict};
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use flate2::bufread::MultiGzDecoder;

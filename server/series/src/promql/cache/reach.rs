@@ -152,9 +152,9 @@ fn names_metadata(labels: &[String]) -> bool {
 
 fn selected(node: &VectorSelector) -> Named<'_> {
     let matchers = node.matchers.matchers.iter();
-    let fixed =
+    let mut fixed =
         matchers.filter(|matcher| matcher.name == Labels::NAME && matcher.op == MatchOp::Equal).map(|matcher| matcher.value.as_str());
-    node.name.as_deref().or_else(|| fixed.last()).filter(|name| !name.is_empty()).map_or(Named::Unknown, Named::Same)
+    node.name.as_deref().or_else(|| fixed.next()).filter(|name| !name.is_empty()).map_or(Named::Unknown, Named::Same)
 }
 
 fn combined(node: &BinaryExpr) -> Named<'_> {
