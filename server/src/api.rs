@@ -114,6 +114,8 @@ pub struct State {
     pub store: Arc<Store>,
     /// Series.
     pub series: Arc<shipwatch_series::Engine>,
+    /// Results of range queries over `series`.
+    pub range_cache: Arc<shipwatch_series::promql::RangeCache>,
     /// What others write.
     pub receive: receive::Receive,
     /// Log lines that others push.

@@ -24,6 +24,7 @@ use shipwatch_common::{
     time::now_ms,
     transport::TransportError,
 };
+use shipwatch_series::promql::RangeCache;
 use std::{
     collections::HashMap,
     fs, io,
@@ -185,6 +186,7 @@ impl Server {
             auth: auth::Auth::new().map_err(|error| StartError::Part(format!("no randomness: {error}")))?,
             store: Arc::clone(&stores.control),
             series: Arc::clone(&stores.series),
+            range_cache: Arc::new(RangeCache::new(usize::try_from(config.series.query_cache_bytes).unwrap_or(usize::MAX))),
             receive: api::receive::Receive::new(config.receive.clone(), Arc::clone(&stores.ingest)),
             push: api::push::Push::new(config.push.clone(), masker, Arc::clone(&stores.ingest)),
             logs: Arc::clone(&stores.logs),

@@ -46,6 +46,9 @@ pub struct Config {
     pub query_max_samples: u64,
     /// Most points per series of a range query: (end - start) / step. A query over it fails; 11,000 is Prometheus' number.
     pub query_max_points: u32,
+    /// Bytes of memory for results of range queries, so that a dashboard that refreshes only has its new steps computed. 0 keeps
+    /// nothing.
+    pub query_cache_bytes: u64,
     /// Whether PromQL has what Prometheus calls experimental: `limitk`, `limit_ratio`, `info`, `mad_over_time`,
     /// `sort_by_label`, `fill` and more. Their meaning may change with a later version.
     pub promql_experimental: bool,
@@ -67,6 +70,7 @@ impl Default for Config {
             query_max_series: 500_000,
             query_max_samples: 50_000_000,
             query_max_points: 11_000,
+            query_cache_bytes: 32 << 20,
             promql_experimental: false,
             retention: Retention::default(),
         }
@@ -97,6 +101,7 @@ impl Config {
         number("query_max_series", self.query_max_series.into(), 1, 100_000_000);
         number("query_max_samples", self.query_max_samples, 1_000, 10_000_000_000);
         number("query_max_points", self.query_max_points.into(), 10, 1_000_000);
+        number("query_cache_bytes", self.query_cache_bytes, 0, 1 << 40);
         let mut duration = |key: &str, value: Duration, least_s: u64, most_s: u64| {
             if value < Duration::from_secs(least_s) || value > Duration::from_secs(most_s) {
                 let text = |d| shipwatch_common::time::format_duration(d);

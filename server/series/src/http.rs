@@ -208,14 +208,17 @@ pub fn query(source: &dyn Source, params: Params<'_>, now_ms: UnixMs, options: &
     Reply(answer())
 }
 
-/// `/api/v1/query_range`: `query`, `start`, `end`, `step`, `timeout`, `limit`, `lookback_delta`, `stats`.
+/// `/api/v1/query_range`: `query`, `start`, `end`, `step`, `timeout`, `limit`, `lookback_delta`, `stats`, `nocache`.
 #[must_use]
 pub fn query_range(source: &dyn Source, params: Params<'_>, options: &EvalOptions) -> Reply {
     let answer = || {
         let started = Instant::now();
         let (start, end) = (params.required_time("start")?, params.required_time("end")?);
         let step = parse_step(params.required("step")?).map_err(|error| invalid("step", &error))?;
-        let options = params.options(options)?;
+        let mut options = params.options(options)?;
+        if params.get("nocache").is_some_and(|text| text != "0" && text != "false") {
+            options.cache = None;
+        }
         let output = params.query()?.range(source, start, end, step, &options)?;
         evaluated(params, output, end, started)
     };

@@ -91,6 +91,12 @@ pub trait Source: Send + Sync {
     /// A failing read.
     fn series(&self, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<Arc<Labels>>, Error>;
 
+    /// The number of the last change, and the least time of samples that may have changed after the change with this number;
+    /// `i64::MAX` if none did. Nothing from a source that does not know: what is computed of it is not kept.
+    fn changed_since(&self, _number: u64) -> Option<(u64, UnixMs)> {
+        None
+    }
+
     /// Names of labels, sorted; the time range may be taken wider, to whole days.
     ///
     /// # Errors

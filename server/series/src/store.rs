@@ -35,6 +35,7 @@
 //! and counted; samples that come again replace it.
 
 mod admit;
+mod changes;
 mod chunk;
 mod day;
 mod day_reader;
@@ -59,6 +60,7 @@ pub use expire::RetainReport;
 pub use recover::{Moved, OpenReport};
 
 use crate::{config::Config, error::Error};
+use changes::Changes;
 use day::DAY_MS;
 use day_reader::DayReader;
 use head::{Generation, Head};
@@ -185,6 +187,7 @@ pub struct Engine {
     head: Arc<RwLock<Head>>,
     marks: Arc<Mutex<HashMap<String, u64>>>,
     counters: Arc<Counters>,
+    changes: Arc<Mutex<Changes>>,
     /// A file that takes a damaged one's place has another `Arc`: readers of the old one are told apart by it.
     days: RwLock<BTreeMap<i64, Arc<Path>>>,
     readers: Mutex<Vec<(i64, DayReader)>>,
@@ -219,6 +222,7 @@ impl Engine {
         let marks = Arc::new(Mutex::new(recovered.marks));
         let counters = Arc::new(Counters::default());
         counters.damaged_files.store(report.moved.len() as u64, Relaxed);
+        let changes = Arc::new(Mutex::default());
         let (sender, messages) = sync_channel(QUEUE);
         let writer = Writer {
             connection: recovered.connection,
@@ -227,6 +231,7 @@ impl Engine {
             head: head.clone(),
             marks: marks.clone(),
             counters: counters.clone(),
+            changes: Arc::clone(&changes),
         };
         let spawned = std::thread::Builder::new().name("series-writer".to_owned()).spawn(move || writer.run(&messages));
         let writer = spawned.map_err(|e| Error::io("start the writer of", &path, &e))?;
@@ -236,6 +241,7 @@ impl Engine {
             head,
             marks,
             counters,
+            changes,
             days: RwLock::new(days),
             readers: Mutex::default(),
             sealing: Mutex::default(),
@@ -338,6 +344,9 @@ impl Engine {
         report.chunks += written.chunks;
         report.samples += written.samples;
         report.damaged_chunks += written.damaged;
+        if written.damaged > 0 {
+            lock(&self.changes).note_all();
+        }
         Ok(())
     }
 
@@ -376,9 +385,16 @@ impl Engine {
         }
     }
 
+    /// Takes a day out of what is read. The change is noted before anybody can read without it.
+    fn unlist(&self, day: i64) -> Option<Arc<Path>> {
+        let mut days = write_lock(&self.days);
+        lock(&self.changes).note_all();
+        days.remove(&day)
+    }
+
     /// Takes a damaged day file out of use.
     fn put_aside(&self, day: i64, reason: String) -> Result<(), Error> {
-        let path = write_lock(&self.days).remove(&day).unwrap_or_else(|| self.dir.join(day::file_name(day)).into());
+        let path = self.unlist(day).unwrap_or_else(|| self.dir.join(day::file_name(day)).into());
         lock(&self.readers).retain(|(of, _)| *of != day);
         // Another reader may have been faster.
         if path.try_exists().map_err(|e| Error::io("look for", &path, &e))? {

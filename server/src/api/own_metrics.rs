@@ -7,6 +7,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use shipwatch_series::promql::CacheStats;
 use std::{
     fmt::Write as _,
     sync::{
@@ -47,6 +48,7 @@ pub async fn export(State(state): State<Shared>) -> Response {
     from_agents(&mut text, &state.own);
     received(&mut text, state.receive.counters());
     pushed(&mut text, state.push.counters());
+    query_cache(&mut text, &state.range_cache.stats());
     if let Some((series, logs)) = stats {
         series_store(&mut text, &series);
         if let Some(logs) = logs {
@@ -150,6 +152,18 @@ fn series_store(text: &mut String, stats: &shipwatch_series::store::Stats) {
             "Samples that retention took out of days that stay.",
             stats.expired_samples_total,
         ),
+    ] {
+        put(text, name, kind, help, float(value));
+    }
+}
+
+fn query_cache(text: &mut String, stats: &CacheStats) {
+    for (name, kind, help, value) in [
+        ("shipwatch_query_cache_hits_total", "counter", "Range queries of which steps were kept.", stats.hits_total),
+        ("shipwatch_query_cache_misses_total", "counter", "Range queries that can be kept, of which no step was.", stats.misses_total),
+        ("shipwatch_query_cache_evictions_total", "counter", "Results that made room for others.", stats.evictions_total),
+        ("shipwatch_query_cache_entries", "gauge", "Results that are kept.", stats.entries),
+        ("shipwatch_query_cache_bytes", "gauge", "Bytes that they take, about.", stats.bytes),
     ] {
         put(text, name, kind, help, float(value));
     }

@@ -84,7 +84,7 @@ fn errors_have_prometheus_kinds() {
         (QUERY, "query=sum(", 400, "bad_data", "invalid parameter \"query\": parse error"),
         (QUERY, "query=up&time=yesterday", 400, "bad_data", "yesterday"),
         (QUERY, "query=up&limit=-1", 400, "bad_data", "limit"),
-        (QUERY, "query=up&timeout=0", 503, "timeout", "time limit"),
+        (QUERY, "query=up&timeout=0", 503, "timeout", "raise `query_timeout`"),
         (QUERY, "query=up&timeout=-1", 400, "bad_data", "timeout"),
         (QUERY, "query={__name__=~'up',job=~'.%2B'} %2B on() up", 400, "bad_data", "invalid"),
         (QUERY, "query=up / on() up", 422, "execution", "many-to-many"),

@@ -109,7 +109,7 @@ impl Engine {
 
     /// Readers first: nobody opens what is not in the list.
     fn forget_day(&self, day: i64) {
-        write_lock(&self.days).remove(&day);
+        self.unlist(day);
         lock(&self.readers).retain(|(of, _)| *of != day);
     }
 
@@ -144,7 +144,10 @@ impl Engine {
     fn take_out(&self, day: i64, path: &Path, envs: &[String], report: &mut RetainReport) -> Result<(), Error> {
         let size = || fs::metadata(path).map_or(0, |meta| meta.len());
         let before = size();
-        let (series, samples) = take_out(day, path, envs)?;
+        let taken = take_out(day, path, envs);
+        // Also after an error: it may have come after the commit.
+        lock(&self.changes).note_all();
+        let (series, samples) = taken?;
         // Readers that know numbers of what is gone are not used again; those at work see the file as it was.
         write_lock(&self.days).insert(day, Arc::from(path));
         lock(&self.readers).retain(|(of, _)| *of != day);

@@ -116,6 +116,10 @@ impl Engine {
 }
 
 impl Source for Engine {
+    fn changed_since(&self, number: u64) -> Option<(u64, UnixMs)> {
+        Some(lock(&self.changes).since(number))
+    }
+
     fn select(&self, matchers: &[Matcher], t0: UnixMs, t1: UnixMs, limits: &SelectLimits) -> Result<Vec<SeriesData>, Error> {
         let mut found: HashMap<Arc<Labels>, Pieces> = HashMap::new();
         if t0 > t1 {

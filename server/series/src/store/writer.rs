@@ -10,9 +10,10 @@
 use super::{
     Append,
     admit::{Gate, NewByHost, Reason, Report},
+    changes::Changes,
     frames::{self, Frame},
     head::{Generation, Head},
-    read_lock, sqlite, write_lock,
+    lock, read_lock, sqlite, write_lock,
 };
 use crate::{config::Config, error::Error};
 use foldhash::fast::RandomState;
@@ -129,6 +130,7 @@ pub(crate) struct Writer {
     pub(crate) head: Arc<RwLock<Head>>,
     pub(crate) marks: Arc<Mutex<HashMap<String, u64>>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) changes: Arc<Mutex<Changes>>,
 }
 
 impl Writer {
@@ -312,6 +314,10 @@ impl Writer {
         self.counters.refused.iter().zip(plan.refused).for_each(|(counter, by)| count(counter, by));
         self.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(plan.marks);
         let mut head = write_lock(&self.head);
+        // Readers wait for the head: none of them sees these samples and an older number.
+        if let Some(least) = plan.samples.iter().map(|(_, ts, _)| *ts).min() {
+            lock(&self.changes).note(least);
+        }
         let slots: Vec<u32> = plan.new_series.into_iter().zip(ids).map(|(labels, id)| head.add_series(*id, labels)).collect();
         for (slot, labels) in plan.shared {
             head.share(slot, labels);
