@@ -33,6 +33,7 @@ mod rank;
 mod rate;
 mod select;
 mod statistics;
+mod summarized;
 pub mod time;
 pub mod tree;
 mod values;
@@ -102,6 +103,8 @@ pub struct EvalOptions {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Whether functions and modifiers work that Prometheus calls experimental (`promql_experimental`).
     pub experimental: bool,
+    /// Whether summaries of samples may be used; without them nothing but samples is read.
+    pub summaries: bool,
 }
 
 impl EvalOptions {
@@ -117,6 +120,7 @@ impl EvalOptions {
             deadline: None,
             cancel: None,
             experimental: config.promql_experimental,
+            summaries: true,
         }
     }
 
