@@ -4,6 +4,10 @@
 //! - Nothing is changed, put aside or deleted; damage is told and reading goes on behind it.
 //! - A few hundred series are in memory at a time.
 
+mod tiers;
+
+pub use tiers::{TierStats, tier_stats};
+
 use super::{
     chunk, day,
     day::DAY_MS,
@@ -45,6 +49,8 @@ pub struct Verdict {
     pub frames: u64,
     /// Samples in both.
     pub samples: u64,
+    /// Buckets, in files of summaries.
+    pub buckets: u64,
     /// What cannot be read.
     pub damage: Vec<Damage>,
 }
@@ -123,6 +129,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(&Path)) -> Result<Verdict, Er
         let done = verify_day(&path, day, &mut verdict);
         verdict.file_done(&path, done);
     }
+    tiers::verify(dir, &mut progress, &mut verdict)?;
     Ok(verdict)
 }
 

@@ -7,6 +7,7 @@
 use super::{
     Engine, day,
     day_reader::DayReader,
+    index_file::IndexReader,
     lock,
     part::{Piece, merge},
     read_lock,
@@ -171,18 +172,23 @@ impl Engine {
         })
     }
 
-    /// What is only asked of the index: `head` for series in memory, `days` for each day.
+    /// What is only asked of the index: `head` for series in memory, `index` for each day, or for its
+    /// summaries where samples of it have expired.
     fn union_of<T: Ord>(
         &self,
         t0: UnixMs,
         t1: UnixMs,
         head: impl FnOnce(&super::Head, &mut BTreeSet<T>) -> Result<(), Error>,
-        mut days: impl FnMut(&DayReader) -> Result<Vec<T>, Error>,
+        mut index: impl FnMut(&IndexReader) -> Result<Vec<T>, Error>,
     ) -> Result<BTreeSet<T>, Error> {
         let mut found = BTreeSet::new();
         head(&read_lock(&self.head), &mut found)?;
         self.for_days((t0, t1), &|_| true, |_, reader| {
-            found.extend(days(reader)?);
+            found.extend(index(&reader.index)?);
+            Ok(())
+        })?;
+        self.for_expired((t0, t1), |reader| {
+            found.extend(index(&reader.index)?);
             Ok(())
         })?;
         Ok(found)
@@ -228,10 +234,10 @@ impl Source for Engine {
             }
             Ok(())
         };
-        let found = self.union_of(t0, t1, head, |reader| {
+        let found = self.union_of(t0, t1, head, |index| {
             let mut all = Vec::new();
             for matchers in any_of {
-                all.extend(reader.index.labels(&reader.index.find(matchers)?)?);
+                all.extend(index.labels(&index.find(matchers)?)?);
             }
             Ok(all)
         })?;
@@ -246,7 +252,7 @@ impl Source for Engine {
             found.extend(head.postings.names().map(str::to_owned));
             Ok(())
         };
-        Ok(first(self.union_of(t0, t1, head, |reader| reader.index.names_or_values(None))?, limit))
+        Ok(first(self.union_of(t0, t1, head, |index| index.names_or_values(None))?, limit))
     }
 
     fn label_values(&self, name: &str, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<String>, Error> {
@@ -257,6 +263,6 @@ impl Source for Engine {
             found.extend(head.postings.values(name).map(str::to_owned));
             Ok(())
         };
-        Ok(first(self.union_of(t0, t1, head, |reader| reader.index.names_or_values(Some(name)))?, limit))
+        Ok(first(self.union_of(t0, t1, head, |index| index.names_or_values(Some(name)))?, limit))
     }
 }

@@ -39,20 +39,38 @@ struct Use {
     gone: Gone,
 }
 
-/// Decides for each day that has summaries; days that are not in the answer are read as samples.
-fn plan(known: &BTreeMap<(Tier, i64), DayState>, days: (i64, i64), width: Option<i64>, in_head: &BTreeSet<i64>) -> BTreeMap<i64, Use> {
-    let of = |tier: Tier| known.range((tier, days.0)..=(tier, days.1)).map(|((_, day), _)| *day);
+/// What is asked, and what is to be known for the plan.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    days: (i64, i64),
+    width: Option<i64>,
+    /// Days that have samples in the head.
+    in_head: &'a BTreeSet<i64>,
+    /// Whether a series may be in one tier and no longer in the other.
+    tiers_differ: bool,
+}
+
+/// Decides for each day that has summaries, the best ones first; later ones are for series that the first ones have not. Days that
+/// are not in the answer are read as samples.
+fn plan(known: &BTreeMap<(Tier, i64), DayState>, scope: Scope<'_>) -> BTreeMap<i64, Vec<Use>> {
+    let of = |tier: Tier| known.range((tier, scope.days.0)..=(tier, scope.days.1)).map(|((_, day), _)| *day);
     let all: BTreeSet<i64> = Tier::ALL.into_iter().flat_map(of).collect();
-    let is_good = |tier: &Tier| width.is_some_and(|width| tier.width() <= width);
+    let is_good = |tier: Tier| scope.width.is_some_and(|width| tier.width() <= width);
     let of_day = |day: i64| {
         let there = || Tier::ALL.into_iter().filter_map(|tier| known.get(&(tier, day)).map(|state| (tier, state)));
-        let valid = there().rev().find(|(tier, state)| is_good(tier) && !state.stale && !in_head.contains(&day));
-        if let Some((tier, state)) = valid {
-            return Some((day, Use { tier, all: true, gone: state.gone.clone() }));
-        }
+        let valid = there().rev().find(|(tier, state)| is_good(*tier) && !state.stale && !scope.in_head.contains(&day));
         let left = || there().filter(|(_, state)| state.gone.any());
-        let best = left().rev().find(|(tier, _)| is_good(tier)).or_else(|| left().next());
-        best.map(|(tier, state)| (day, Use { tier, all: false, gone: state.gone.clone() }))
+        // The widest that is good, then what is finest.
+        let good = left().rev().filter(|(tier, _)| is_good(*tier));
+        let best = good.chain(left().filter(|(tier, _)| !is_good(*tier)));
+        let mut uses: Vec<Use> = valid.map(|(tier, state)| Use { tier, all: true, gone: state.gone.clone() }).into_iter().collect();
+        for (tier, state) in best {
+            let is_new = uses.iter().all(|known| known.tier != tier);
+            if is_new && (uses.is_empty() || scope.tiers_differ) {
+                uses.push(Use { tier, all: false, gone: state.gone.clone() });
+            }
+        }
+        (!uses.is_empty()).then_some((day, uses))
     };
     all.into_iter().filter_map(of_day).collect()
 }
@@ -90,15 +108,20 @@ impl Engine {
         }
     }
 
+    fn plan(&self, days: (i64, i64), width: Option<i64>, in_head: &BTreeSet<i64>) -> BTreeMap<i64, Vec<Use>> {
+        let tiers_differ = !self.config.tiers.env.is_empty();
+        plan(&read_lock(&self.tiers.known), Scope { days, width, in_head, tiers_differ })
+    }
+
     fn try_summaries(&self, matchers: &[Matcher], ask: &Ask, limits: &SelectLimits) -> Result<Round, Error> {
         let (t0, t1) = (ask.after.saturating_add(1), ask.until);
         let days = (day_of(t0), day_of(t1));
-        if t0 > t1 || plan(&read_lock(&self.tiers.known), days, ask.width, &BTreeSet::new()).is_empty() {
+        if t0 > t1 || self.plan(days, ask.width, &BTreeSet::new()).is_empty() {
             return Ok(Round::Done(None));
         }
         let mut found = Found::default();
         self.find_in_head(matchers, (t0, t1), limits, &mut found)?;
-        let plan = plan(&read_lock(&self.tiers.known), days, ask.width, &days_of(&found));
+        let plan = self.plan(days, ask.width, &days_of(&found));
         let mut answer = Answer::default();
         self.read_tiers(matchers, ask, &plan, limits, &mut answer)?;
         if !answer.damaged.is_empty() {
@@ -107,7 +130,7 @@ impl Engine {
             }
             return Ok(Round::Again);
         }
-        let as_samples = |day: i64| plan.get(&day).is_none_or(|part| !part.all);
+        let as_samples = |day: i64| plan.get(&day).is_none_or(|uses| !uses[0].all);
         self.find_in_days(matchers, (t0, t1), limits, &as_samples, &mut found)?;
         self.put_together(found, answer, (t0, t1), limits).map(|found| Round::Done(Some(found)))
     }
@@ -116,21 +139,24 @@ impl Engine {
         &self,
         matchers: &[Matcher],
         ask: &Ask,
-        plan: &BTreeMap<i64, Use>,
+        plan: &BTreeMap<i64, Vec<Use>>,
         limits: &SelectLimits,
         answer: &mut Answer,
     ) -> Result<(), Error> {
-        let mut files: BTreeMap<(Tier, i64), BTreeMap<i64, &Use>> = BTreeMap::new();
-        for (day, part) in plan {
-            files.entry((part.tier, part.tier.file_of(*day))).or_default().insert(*day, part);
+        // Best ones first.
+        let mut files: BTreeMap<(usize, Tier, i64), BTreeMap<i64, &Use>> = BTreeMap::new();
+        for (day, uses) in plan {
+            for (rank, part) in uses.iter().enumerate() {
+                files.entry((rank, part.tier, part.tier.file_of(*day))).or_default().insert(*day, part);
+            }
         }
-        for ((tier, file), days) in files {
+        for ((rank, tier, file), days) in files {
             limits.check_time()?;
             self.with_tier(tier, file, |reader| {
                 let series = reader.index.find(matchers)?;
                 limits.check_series(series.len())?;
                 let labels = reader.index.labels(&series)?;
-                self.take_buckets(reader, &series, &labels, ask, &days, answer)
+                self.take_buckets(reader, &series, &labels, ask, &(rank, days), answer)
             })?;
             limits.check_series(answer.series.len())?;
             limits.check_samples(answer.buckets.saturating_mul(BUCKET_SAMPLES))?;
@@ -144,12 +170,17 @@ impl Engine {
         series: &[u32],
         labels: &[Arc<Labels>],
         ask: &Ask,
-        days: &BTreeMap<i64, &Use>,
+        (rank, days): &(usize, BTreeMap<i64, &Use>),
         answer: &mut Answer,
     ) -> Result<(), Error> {
         let (Some((first, part)), Some((last, _))) = (days.first_key_value(), days.last_key_value()) else { return Ok(()) };
         let (tier, width) = (part.tier, part.tier.width());
-        let takes = |at: usize, day: i64| days.get(&day).is_some_and(|part| part.all || part.gone.has(&labels[at]));
+        // What a better one has.
+        let of_series = |labels: &Arc<Labels>| answer.series.get(labels).map(|taken| taken.days.iter().map(|(day, _)| *day).collect());
+        let known: Vec<Option<BTreeSet<i64>>> = if *rank == 0 { Vec::new() } else { labels.iter().map(of_series).collect() };
+        let is_known = |at: usize, day: i64| known.get(at).and_then(Option::as_ref).is_some_and(|days| days.contains(&day));
+        let is_asked = |at: usize, day: i64| days.get(&day).is_some_and(|part| part.all || part.gone.has(&labels[at]));
+        let takes = |at: usize, day: i64| is_asked(at, day) && !is_known(at, day);
         let is_inside = |bucket: &Bucket| bucket.end > ask.after && bucket.end - width < ask.until;
         reader.buckets(series, (*first, *last), ask.columns, &takes, &mut |at, day, buckets| match (at, buckets) {
             (Some(at), Ok(mut buckets)) => {
@@ -227,6 +258,20 @@ impl Engine {
         Ok(Summaries { series: all, width: answer.width, approximate: answer.approximate })
     }
 
+    /// Gives the file of summaries to `read` of each day of which samples have expired. A damaged file is put aside and left out.
+    pub(crate) fn for_expired(&self, (t0, t1): (i64, i64), mut read: impl FnMut(&TierReader) -> Result<(), Error>) -> Result<(), Error> {
+        let plan = self.plan((day_of(t0), day_of(t1)), None, &BTreeSet::new());
+        let uses = plan.iter().flat_map(|(day, uses)| uses.iter().map(move |part| (part.tier, part.tier.file_of(*day))));
+        let files: BTreeSet<(Tier, i64)> = uses.collect();
+        for (tier, file) in files {
+            match self.with_tier(tier, file, &mut read) {
+                Err(Error::Corrupt { reason, .. }) => self.put_tier_aside(tier, file, reason)?,
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn has_only_summaries(&self, t0: i64, t1: i64) -> bool {
         let (first, last) = (day_of(t0), day_of(t1));
         let known = read_lock(&self.tiers.known);
@@ -252,4 +297,52 @@ fn days_of(found: &Found) -> BTreeSet<i64> {
         }
     }
     days
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::{FIVE_MINUTES, ONE_HOUR};
+
+    /// `5` and `1` are tiers that are there; `s` after one says stale, `g` gone. The answer has `*` where all of a day is taken.
+    #[track_caller]
+    fn check(there: &str, width: Option<i64>, in_head: bool, tiers_differ: bool, expected: &str) {
+        let mut known: BTreeMap<(Tier, i64), DayState> = BTreeMap::new();
+        let mut tier = Tier::FiveMinutes;
+        for letter in there.chars() {
+            tier = match letter {
+                '5' => Tier::FiveMinutes,
+                '1' => Tier::OneHour,
+                _ => tier,
+            };
+            let state = known.entry((tier, 7)).or_default();
+            state.stale |= letter == 's';
+            state.gone.all |= letter == 'g';
+        }
+        let in_head: BTreeSet<i64> = in_head.then_some(7).into_iter().collect();
+        let uses = plan(&known, Scope { days: (0, 10), width, in_head: &in_head, tiers_differ }).remove(&7).unwrap_or_default();
+        let show = |part: &Use| format!("{}{}", if part.tier == Tier::OneHour { 1 } else { 5 }, if part.all { "*" } else { "" });
+        assert_eq!(uses.iter().map(show).collect::<String>(), expected, "{there} {width:?} head {in_head:?}");
+    }
+
+    #[test]
+    fn the_widest_good_summary_is_taken_and_what_is_left_of_expired_samples() {
+        check("51", Some(ONE_HOUR), false, false, "1*");
+        check("51", Some(FIVE_MINUTES), false, false, "5*");
+        check("51s", Some(ONE_HOUR), false, false, "5*");
+        check("1", Some(FIVE_MINUTES), false, false, "");
+        check("5s1s", Some(ONE_HOUR), false, false, "");
+        check("51", None, false, false, "");
+        check("51", Some(ONE_HOUR), true, false, "");
+        check("5g1g", Some(ONE_HOUR), false, false, "1*");
+        check("5g1g", Some(ONE_HOUR), true, false, "1");
+        check("5sg1sg", Some(ONE_HOUR), false, false, "1");
+        check("5sg1sg", Some(FIVE_MINUTES), false, false, "5");
+        check("5g1g", None, false, false, "5");
+        check("1g", None, false, false, "1");
+        check("1g", Some(FIVE_MINUTES), false, false, "1");
+        check("5g1g", None, false, true, "51");
+        check("5g1g", Some(ONE_HOUR), false, true, "1*5");
+        check("", Some(ONE_HOUR), false, true, "");
+    }
 }

@@ -362,3 +362,33 @@ impl TierReader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_read_and_write() {
+        let day = 20_780;
+        for (tier, file, end, name) in
+            [(Tier::FiveMinutes, day, day + 1, "2026-11-23.5m.db"), (Tier::OneHour, day - 22, day + 8, "2026-11.1h.db")]
+        {
+            assert_eq!((tier.file_of(day), tier.end_of(file), tier.file_name(file).as_str()), (file, end, name));
+            assert_eq!(Tier::parse_name(name), Some((tier, file)));
+        }
+        for bad in
+            ["2026-11-23.db", "2026-11.5m.db", "2026-11-23.1h.db", "2026-13.1h.db", "2026-02-30.5m.db", "x.5m.db", "2026-11.1h.db-wal"]
+        {
+            assert_eq!(Tier::parse_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn of_two_buckets_the_richer_one_stays() {
+        let bucket = |end, count, sum| Bucket { end, count, sum, ..Bucket::default() };
+        let before = vec![bucket(1, 5, 1.0), bucket(2, 5, 1.0), bucket(3, 5, 1.0)];
+        let fresh = vec![bucket(1, 4, 2.0), bucket(2, 5, 2.0), bucket(4, 1, 2.0)];
+        let sums: Vec<f64> = richer(before, fresh).iter().map(|bucket| bucket.sum).collect();
+        assert_eq!(sums, [1.0, 2.0, 1.0, 2.0]);
+    }
+}

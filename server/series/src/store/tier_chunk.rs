@@ -195,3 +195,95 @@ fn set<T: Copy>(out: &mut [Bucket], values: Option<&[T]>, f: impl Fn(&mut Bucket
         f(bucket, *value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::group, *};
+    use crate::summary::{FIVE_MINUTES, summarize};
+    use proptest::prelude::*;
+    use shipwatch_common::model::metric::STALE_NAN_BITS;
+
+    const DAY0: i64 = 20_780 * 86_400_000;
+
+    fn value() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            (0u16..50).prop_map(f64::from),
+            any::<f64>(),
+            Just(0.0),
+            Just(-0.0),
+            Just(f64::NAN),
+            Just(f64::from_bits(STALE_NAN_BITS))
+        ]
+    }
+
+    /// All bits of a bucket.
+    fn bits(b: &Bucket) -> impl PartialEq + std::fmt::Debug {
+        let floats = [b.first, b.last, b.min, b.max, b.sum, b.correction].map(f64::to_bits);
+        (b.end, b.count, b.first_ts, b.last_ts, floats, b.resets, b.changes, b.ended)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn buckets_round_trip_and_damage_never_panics(
+            samples in proptest::collection::btree_map(0i64..86_400_000, value(), 1..400), at in any::<usize>(), flip in 1u8..=255,
+        ) {
+            let (ts, values): (Vec<i64>, Vec<f64>) = samples.into_iter().map(|(ts, value)| (DAY0 + ts, value)).unzip();
+            let buckets = summarize(&ts, &values, FIVE_MINUTES);
+            let block = encode(DAY0, FIVE_MINUTES, &buckets);
+            let back = decode(DAY0, FIVE_MINUTES, &block, Columns::ALL).unwrap();
+            prop_assert_eq!(back.len(), buckets.len());
+            for (back, bucket) in back.iter().zip(&buckets) {
+                prop_assert_eq!(bits(back), bits(bucket));
+            }
+            // Each column alone.
+            for column in (0..8).map(|bit| Columns::NONE.and(bit_of(bit))) {
+                let some = decode(DAY0, FIVE_MINUTES, &block, column).unwrap();
+                for (some, bucket) in some.iter().zip(&buckets) {
+                    prop_assert_eq!(some.count, bucket.count);
+                    prop_assert!(!column.has(Columns::MAX) || some.max.to_bits() == bucket.max.to_bits());
+                    prop_assert!(!column.has(Columns::MIN) || some.min.to_bits() == bucket.min.to_bits());
+                    prop_assert!(!column.has(Columns::LAST) || some.last.to_bits() == bucket.last.to_bits());
+                    prop_assert!(!column.has(Columns::SUM) || some.sum.to_bits() == bucket.sum.to_bits());
+                }
+            }
+            // It is whole in a group, and damage behind the group's checksum does not panic.
+            let chunks: group::Chunks = [(7, block.clone())].into();
+            let grouped = group::decode(0, &group::encode(0, &chunks).unwrap(), |_| true).unwrap();
+            prop_assert_eq!((grouped[&7].t0, grouped[&7].t1, grouped[&7].count), (block.t0, block.t1, block.count));
+            let mut body = block.body.to_vec();
+            let at = at % body.len();
+            body[at] ^= flip;
+            let _ = decode(DAY0, FIVE_MINUTES, &Block { body: body.into(), ..block }, Columns::ALL);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), shape in 0u8..64, t0 in 0i64..400, span in 0i64..400, count in 0u32..400,
+        ) {
+            let body: Vec<u8> = [VERSION, shape].into_iter().chain(bytes.iter().copied()).collect();
+            for body in [body, bytes] {
+                let block = Block { t0, t1: t0 + span, count, body: body.into() };
+                let _ = decode(DAY0, FIVE_MINUTES, &block, Columns::ALL);
+            }
+        }
+    }
+
+    fn bit_of(bit: u8) -> Columns {
+        [Columns::TIMES, Columns::FIRST, Columns::LAST, Columns::MIN, Columns::MAX, Columns::SUM, Columns::RESETS, Columns::CHANGES]
+            [usize::from(bit)]
+    }
+
+    #[test]
+    fn a_day_that_does_not_change_and_a_counter_are_small() {
+        let ts: Vec<i64> = (0..5_760).map(|at| DAY0 + 1_234 + at * 15_000).collect();
+        let of = |value: &dyn Fn(i64) -> f64| {
+            let values: Vec<f64> = (0..5_760).map(value).collect();
+            encode(DAY0, FIVE_MINUTES, &summarize(&ts, &values, FIVE_MINUTES)).body.len()
+        };
+        assert!(of(&|_| 4_096.0) <= 32, "{}", of(&|_| 4_096.0));
+        let counter = |at: i64| (at * 1_500 + at * at % 1_000) as f64 / 100.0;
+        assert!(of(&counter) < 288 * 8, "{}", of(&counter));
+    }
+}
