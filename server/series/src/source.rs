@@ -137,9 +137,9 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
-    /// Whether some of the samples in a range have expired and are left as buckets only.
-    fn has_expired(&self, t0: UnixMs, t1: UnixMs) -> bool {
-        let _ = (t0, t1);
+    /// Whether samples in a range may have expired, of series that meet all matchers, and are left as buckets only.
+    fn has_expired(&self, matchers: &[Matcher], t0: UnixMs, t1: UnixMs) -> bool {
+        let _ = (matchers, t0, t1);
         false
     }
 

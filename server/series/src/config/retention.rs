@@ -77,7 +77,8 @@ impl<'de> Deserialize<'de> for Keep {
 pub struct Retention {
     /// Age up to which samples are kept, or `forever`. Empty takes `series.retention_days`.
     pub age: Keep,
-    /// Bytes of the whole store above which the oldest day goes, never the newest; 0 is no bound.
+    /// Bytes of the whole store, summaries included, above which that goes first which has the largest part of its time behind it,
+    /// never the newest day of samples; 0 is no bound.
     pub max_bytes: u64,
     /// The age for single environments (label `env`), which wins over `age`.
     pub env: BTreeMap<String, Keep>,

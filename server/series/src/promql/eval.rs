@@ -151,8 +151,8 @@ impl<'a> Context<'a> {
     }
 
     /// Whether there are only buckets left of some samples.
-    pub(crate) fn has_expired(&self, t0: i64, t1: i64) -> bool {
-        self.options.summaries && self.source.has_expired(t0, t1)
+    pub(crate) fn has_expired(&self, matchers: &[Matcher], t0: i64, t1: i64) -> bool {
+        self.options.summaries && self.source.has_expired(matchers, t0, t1)
     }
 
     fn within_bounds<T>(&self, read: impl FnOnce(&SelectLimits) -> Result<T, SourceError>) -> Result<T, Error> {

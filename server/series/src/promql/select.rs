@@ -193,7 +193,7 @@ fn matrix(ctx: &Context<'_>, selector: &MatrixSelector, grid: Grid, reduce: Opti
             summarized::tell(ctx, &found);
             return Ok(ranges.with_summaries(found, ask.width));
         }
-    } else if ctx.has_expired(after + 1, until) {
+    } else if ctx.has_expired(&matchers, after + 1, until) {
         annotations::left_out(ctx);
     }
     Ok(ranges.with_series(ctx.select(&matchers, after + 1, until)?))

@@ -217,8 +217,8 @@ impl Source for Engine {
         self.find_summaries(matchers, ask, limits)
     }
 
-    fn has_expired(&self, t0: UnixMs, t1: UnixMs) -> bool {
-        self.has_only_summaries(t0, t1)
+    fn has_expired(&self, matchers: &[Matcher], t0: UnixMs, t1: UnixMs) -> bool {
+        self.has_only_summaries(matchers, t0, t1)
     }
 
     fn series(&self, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<Arc<Labels>>, Error> {

@@ -25,6 +25,7 @@ use crate::{
 };
 use shipwatch_common::model::Labels;
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -48,18 +49,23 @@ struct Scope<'a> {
     in_head: &'a BTreeSet<i64>,
     /// Whether a series may be in one tier and no longer in the other.
     tiers_differ: bool,
+    /// What is asked for.
+    matchers: &'a [Matcher],
 }
 
 /// Decides for each day that has summaries, the best ones first; later ones are for series that the first ones have not. Days that
 /// are not in the answer are read as samples.
 fn plan(known: &BTreeMap<(Tier, i64), DayState>, scope: Scope<'_>) -> BTreeMap<i64, Vec<Use>> {
+    if scope.days.0 > scope.days.1 {
+        return BTreeMap::new();
+    }
     let of = |tier: Tier| known.range((tier, scope.days.0)..=(tier, scope.days.1)).map(|((_, day), _)| *day);
     let all: BTreeSet<i64> = Tier::ALL.into_iter().flat_map(of).collect();
     let is_good = |tier: Tier| scope.width.is_some_and(|width| tier.width() <= width);
     let of_day = |day: i64| {
         let there = || Tier::ALL.into_iter().filter_map(|tier| known.get(&(tier, day)).map(|state| (tier, state)));
         let valid = there().rev().find(|(tier, state)| is_good(*tier) && !state.stale && !scope.in_head.contains(&day));
-        let left = || there().filter(|(_, state)| state.gone.any());
+        let left = || there().filter(|(_, state)| state.gone.may_have(scope.matchers));
         // The widest that is good, then what is finest.
         let good = left().rev().filter(|(tier, _)| is_good(*tier));
         let best = good.chain(left().filter(|(tier, _)| !is_good(*tier)));
@@ -108,20 +114,20 @@ impl Engine {
         }
     }
 
-    fn plan(&self, days: (i64, i64), width: Option<i64>, in_head: &BTreeSet<i64>) -> BTreeMap<i64, Vec<Use>> {
+    fn plan(&self, days: (i64, i64), width: Option<i64>, in_head: &BTreeSet<i64>, matchers: &[Matcher]) -> BTreeMap<i64, Vec<Use>> {
         let tiers_differ = !self.config.tiers.env.is_empty();
-        plan(&read_lock(&self.tiers.known), Scope { days, width, in_head, tiers_differ })
+        plan(&read_lock(&self.tiers.known), Scope { days, width, in_head, tiers_differ, matchers })
     }
 
     fn try_summaries(&self, matchers: &[Matcher], ask: &Ask, limits: &SelectLimits) -> Result<Round, Error> {
         let (t0, t1) = (ask.after.saturating_add(1), ask.until);
         let days = (day_of(t0), day_of(t1));
-        if t0 > t1 || self.plan(days, ask.width, &BTreeSet::new()).is_empty() {
+        if t0 > t1 || self.plan(days, ask.width, &BTreeSet::new(), matchers).is_empty() {
             return Ok(Round::Done(None));
         }
         let mut found = Found::default();
         self.find_in_head(matchers, (t0, t1), limits, &mut found)?;
-        let plan = self.plan(days, ask.width, &days_of(&found));
+        let plan = self.plan(days, ask.width, &days_of(&found), matchers);
         let mut answer = Answer::default();
         self.read_tiers(matchers, ask, &plan, limits, &mut answer)?;
         if !answer.damaged.is_empty() {
@@ -156,8 +162,9 @@ impl Engine {
                 let series = reader.index.find(matchers)?;
                 limits.check_series(series.len())?;
                 let labels = reader.index.labels(&series)?;
-                self.take_buckets(reader, &series, &labels, ask, &(rank, days), answer)
+                self.take_buckets(reader, (&series, &labels), ask, &(rank, days), limits, answer)
             })?;
+            limits.check_time()?;
             limits.check_series(answer.series.len())?;
             limits.check_samples(answer.buckets.saturating_mul(BUCKET_SAMPLES))?;
         }
@@ -167,10 +174,10 @@ impl Engine {
     fn take_buckets(
         &self,
         reader: &TierReader,
-        series: &[u32],
-        labels: &[Arc<Labels>],
+        (series, labels): (&[u32], &[Arc<Labels>]),
         ask: &Ask,
         (rank, days): &(usize, BTreeMap<i64, &Use>),
+        limits: &SelectLimits,
         answer: &mut Answer,
     ) -> Result<(), Error> {
         let (Some((first, part)), Some((last, _))) = (days.first_key_value(), days.last_key_value()) else { return Ok(()) };
@@ -180,12 +187,16 @@ impl Engine {
         let known: Vec<Option<BTreeSet<i64>>> = if *rank == 0 { Vec::new() } else { labels.iter().map(of_series).collect() };
         let is_known = |at: usize, day: i64| known.get(at).and_then(Option::as_ref).is_some_and(|days| days.contains(&day));
         let is_asked = |at: usize, day: i64| days.get(&day).is_some_and(|part| part.all || part.gone.has(&labels[at]));
-        let takes = |at: usize, day: i64| is_asked(at, day) && !is_known(at, day);
+        // Over a bound nothing more is read; the caller tells.
+        let is_over = Cell::new(false);
+        let takes = |at: usize, day: i64| !is_over.get() && is_asked(at, day) && !is_known(at, day);
         let is_inside = |bucket: &Bucket| bucket.end > ask.after && bucket.end - width < ask.until;
         reader.buckets(series, (*first, *last), ask.columns, &takes, &mut |at, day, buckets| match (at, buckets) {
             (Some(at), Ok(mut buckets)) => {
                 buckets.retain(is_inside);
                 answer.buckets += buckets.len() as u64;
+                let samples = answer.buckets.saturating_mul(BUCKET_SAMPLES);
+                is_over.set(limits.check_samples(samples).and_then(|()| limits.check_time()).is_err());
                 if !buckets.is_empty() {
                     answer.width = answer.width.max(width);
                     answer.approximate |= ask.width.is_none_or(|wanted| wanted < width);
@@ -260,7 +271,7 @@ impl Engine {
 
     /// Gives the file of summaries to `read` of each day of which samples have expired. A damaged file is put aside and left out.
     pub(crate) fn for_expired(&self, (t0, t1): (i64, i64), mut read: impl FnMut(&TierReader) -> Result<(), Error>) -> Result<(), Error> {
-        let plan = self.plan((day_of(t0), day_of(t1)), None, &BTreeSet::new());
+        let plan = self.plan((day_of(t0), day_of(t1)), None, &BTreeSet::new(), &[]);
         let uses = plan.iter().flat_map(|(day, uses)| uses.iter().map(move |part| (part.tier, part.tier.file_of(*day))));
         let files: BTreeSet<(Tier, i64)> = uses.collect();
         for (tier, file) in files {
@@ -272,10 +283,8 @@ impl Engine {
         Ok(())
     }
 
-    pub(crate) fn has_only_summaries(&self, t0: i64, t1: i64) -> bool {
-        let (first, last) = (day_of(t0), day_of(t1));
-        let known = read_lock(&self.tiers.known);
-        first <= last && Tier::ALL.into_iter().any(|tier| known.range((tier, first)..=(tier, last)).any(|(_, state)| state.gone.any()))
+    pub(crate) fn has_only_summaries(&self, matchers: &[Matcher], t0: i64, t1: i64) -> bool {
+        !self.plan((day_of(t0), day_of(t1)), None, &BTreeSet::new(), matchers).is_empty()
     }
 }
 
@@ -320,7 +329,8 @@ mod tests {
             state.gone.all |= letter == 'g';
         }
         let in_head: BTreeSet<i64> = in_head.then_some(7).into_iter().collect();
-        let uses = plan(&known, Scope { days: (0, 10), width, in_head: &in_head, tiers_differ }).remove(&7).unwrap_or_default();
+        let uses =
+            plan(&known, Scope { days: (0, 10), width, in_head: &in_head, tiers_differ, matchers: &[] }).remove(&7).unwrap_or_default();
         let show = |part: &Use| format!("{}{}", if part.tier == Tier::OneHour { 1 } else { 5 }, if part.all { "*" } else { "" });
         assert_eq!(uses.iter().map(show).collect::<String>(), expected, "{there} {width:?} head {in_head:?}");
     }

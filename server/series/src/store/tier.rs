@@ -21,6 +21,7 @@ use crate::{
     calendar::{civil, days_from_civil, days_in_month},
     config::ENV,
     error::Error,
+    matcher::Matcher,
     summary::{Bucket, Columns, FIVE_MINUTES, ONE_HOUR},
 };
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
@@ -120,6 +121,12 @@ impl Gone {
 
     pub(crate) fn any(&self) -> bool {
         self.all || !self.envs.is_empty()
+    }
+
+    /// Whether series that meet the matchers may be among them.
+    pub(crate) fn may_have(&self, matchers: &[Matcher]) -> bool {
+        let meets = |env: &String| matchers.iter().filter(|matcher| matcher.name() == ENV).all(|matcher| matcher.matches(env));
+        self.all || self.envs.iter().any(meets)
     }
 }
 
@@ -381,6 +388,18 @@ mod tests {
         {
             assert_eq!(Tier::parse_name(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn matchers_tell_which_environments_can_be_meant() {
+        let envs = ["test", ""].map(str::to_owned).into();
+        let some = Gone { all: false, envs };
+        for (env, expected) in [("test", true), ("prod", false), ("", true)] {
+            let matchers = [Matcher::equal("host", "a"), Matcher::equal(ENV, env)];
+            assert_eq!(some.may_have(&matchers), expected, "{env:?}");
+            assert!(Gone { all: true, ..Gone::default() }.may_have(&matchers) && !Gone::default().may_have(&matchers));
+        }
+        assert!(some.may_have(&[]) && !Gone::default().may_have(&[]));
     }
 
     #[test]

@@ -51,7 +51,7 @@ const SHORTEST_WAIT_MS: i64 = 3_600_000;
 const LONGEST_WAIT_MS: i64 = 6 * 3_600_000;
 
 /// Most summaries that one call makes, so that it ends soon.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 
 /// Series that are summarized together.
 const SERIES: usize = 512;
