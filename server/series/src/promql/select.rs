@@ -129,21 +129,16 @@ fn look_back_on_summaries(
     lookback: i64,
     of: Of,
 ) -> Result<Option<Vec<Column>>, Error> {
-    let columns = Columns::FIRST.and(Columns::LAST);
-    let ask = Ask { after: times.start - lookback, until: times.end(), width: summarized::width_for(times, lookback), columns };
-    let Some(mut found) = summarized::find(ctx, matchers, &ask)? else { return Ok(None) };
-    if let Some(width) = ask.width {
-        if !found.approximate {
-            summarized::tell(ctx, &found);
-            ctx.charge(found.series.len(), times.len)?;
-            let columns = found.series.into_iter().filter_map(|series| newest(series, width, times, lookback, of));
-            return Ok(Some(columns.collect()));
-        }
-        // Wider ones than fit: what is finest of each day is better.
-        let Some(finest) = summarized::find(ctx, matchers, &Ask { width: None, ..ask })? else { return Ok(None) };
-        found = finest;
-    }
+    // Of any bucket that ends at a step the last sample is known, and its time: whether it is in the lookback can be told.
+    let (width, columns) = (summarized::width_for(times, 0), Columns::LAST.and(Columns::TIMES));
+    let ask = Ask { after: times.start - lookback, until: times.end(), width, columns };
+    let Some(found) = summarized::find(ctx, matchers, &ask, Columns::FIRST)? else { return Ok(None) };
     summarized::tell(ctx, &found);
+    if let Some(width) = width.filter(|_| !found.approximate) {
+        ctx.charge(found.series.len(), times.len)?;
+        let columns = found.series.into_iter().filter_map(|series| newest(series, width, times, lookback, of));
+        return Ok(Some(columns.collect()));
+    }
     ctx.charge(found.series.len(), times.len)?;
     let of_series = |series: &Summarized| {
         let samples = summarized::held(series, lookback, found.width);
@@ -159,7 +154,7 @@ fn look_back_on_summaries(
     Ok(Some(found.series.iter().filter_map(of_series).collect()))
 }
 
-/// The value of the newest bucket that ends in the lookback, which all borders of buckets fit.
+/// The last value of the newest bucket, if it is in the lookback. Steps are borders of buckets.
 fn newest(series: Summarized, width: i64, times: Grid, lookback: i64, of: Of) -> Option<Column> {
     let Buckets { labels, buckets } = summarized::as_buckets(series, Some(width));
     let mut next = 0;
@@ -168,7 +163,7 @@ fn newest(series: Summarized, width: i64, times: Grid, lookback: i64, of: Of) ->
             next += 1;
         }
         let last = next.checked_sub(1).map(|last| &buckets[last]);
-        last.filter(|last| last.end > time - lookback && !last.ended).map_or(ABSENT, |last| of.show(last.last_ts, last.last))
+        last.filter(|last| last.last_ts > time - lookback && !last.ended).map_or(ABSENT, |last| of.show(last.last_ts, last.last))
     })
 }
 
@@ -189,7 +184,7 @@ fn matrix(ctx: &Context<'_>, selector: &MatrixSelector, grid: Grid, reduce: Opti
     let ranges = Ranges { series: Vec::new(), summarized: Vec::new(), reduce, slack: 0, ends: times.times().collect(), range };
     if let Some(reduce) = reduce {
         let ask = Ask { after, until, width: summarized::width_for(times, range), columns: reduce.columns };
-        if let Some(found) = summarized::find(ctx, &matchers, &ask)? {
+        if let Some(found) = summarized::find(ctx, &matchers, &ask, Columns::NONE)? {
             summarized::tell(ctx, &found);
             return Ok(ranges.with_summaries(found, ask.width));
         }

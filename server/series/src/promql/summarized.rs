@@ -56,9 +56,9 @@ pub(crate) fn named(name: &str) -> Option<Reduce> {
         "present_over_time" | "absent_over_time" => (Columns::NONE, |_| Some(1.0)),
         "ts_of_first_over_time" => (Columns::TIMES, |window| Some(window.all.first_ts as f64 / 1_000.0)),
         "ts_of_last_over_time" => (Columns::TIMES, |window| Some(window.all.last_ts as f64 / 1_000.0)),
-        "rate" => (counter, |window| change(window, true, true)),
-        "increase" => (counter, |window| Some(change(window, true, false)? * window.share)),
-        "delta" => (ends, |window| Some(change(window, false, false)? * window.share)),
+        "rate" => (counter.and(Columns::TIMES), |window| change(window, true, true)),
+        "increase" => (counter.and(Columns::TIMES), |window| Some(change(window, true, false)? * window.share)),
+        "delta" => (ends.and(Columns::TIMES), |window| Some(change(window, false, false)? * window.share)),
         "resets" => (counter, |window| Some(f64::from(window.all.resets) * window.share)),
         "changes" => (ends.and(Columns::CHANGES), |window| Some(f64::from(window.all.changes) * window.share)),
         _ => return None,
@@ -97,13 +97,19 @@ pub(crate) fn width_for(times: Grid, range: i64) -> Option<i64> {
     WIDTHS.iter().rev().filter(|_| is_long).find(fits).copied()
 }
 
-/// Asks for buckets, unless the query wants none.
-pub(crate) fn find(ctx: &Context<'_>, matchers: &[Matcher], ask: &Ask) -> Result<Option<Summaries>, Error> {
+/// Asks for buckets, unless the query wants none. Where nothing fits but some samples have expired, they are asked for as they are:
+/// the finest of each day, with their times.
+pub(crate) fn find(ctx: &Context<'_>, matchers: &[Matcher], ask: &Ask, expired: Columns) -> Result<Option<Summaries>, Error> {
     if !ctx.options.summaries {
         return Ok(None);
     }
-    let ask = Ask { columns: ask.columns.and(Columns::TIMES), ..*ask };
-    ctx.summaries(matchers, &ask)
+    if ask.width.is_some() {
+        match ctx.summaries(matchers, ask)? {
+            Some(found) if found.approximate => {}
+            found => return Ok(found),
+        }
+    }
+    ctx.summaries(matchers, &Ask { width: None, columns: ask.columns.and(expired).and(Columns::TIMES), ..*ask })
 }
 
 /// Says so in the answer.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! version: u8 = 1 | shape: u8 | numbers of the buckets as the times of a chunk
-//! | columns, each a length and the values of a chunk: counts | first times | last times | first | last | min | max | sum
+//! | columns, each a length and then the values of a chunk, or, where that is shorter,
+//!   kind: u8 = 16 | digits: u8 | count signed varints, each what the number is more than the one before: counts | first times | last times | first | last | min | max | sum
 //! | corrections, resets | changes | ended
 //! ```
 //! The number of a bucket is its end as a multiple of the width since the day began. First times count from the bucket's start and
@@ -15,8 +16,9 @@
 
 use super::{
     chunk::{decode_times, decode_values, encode_times, encode_values},
+    decimals,
     part::Block,
-    varint::{Reader, put_bytes},
+    varint::{Reader, put_bytes, put_signed},
 };
 use crate::summary::{Bucket, Columns};
 
@@ -32,6 +34,38 @@ const NO_RESETS: u8 = 8;
 const NO_CHANGES: u8 = 16;
 const NONE_ENDED: u8 = 32;
 const SHAPES: u8 = 63;
+
+/// Differences of numbers with few decimals; no kind of values of a chunk. Of the few hours of a day shorter than what `pco` makes,
+/// and far faster to read.
+const DIFFERENCES: u8 = 16;
+
+fn encode_column(values: &[f64]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_values(&mut out, values);
+    let Some((digits, numbers)) = decimals::numbers(values) else { return out };
+    let mut short = vec![DIFFERENCES, digits];
+    numbers.iter().fold(0, |before, number| {
+        put_signed(&mut short, number - before);
+        *number
+    });
+    if short.len() < out.len() { short } else { out }
+}
+
+fn decode_column(bytes: &[u8], count: usize) -> Option<Vec<f64>> {
+    let mut reader = Reader(bytes);
+    let values = if let [DIFFERENCES, digits, rest @ ..] = bytes {
+        reader = Reader(rest);
+        let mut number = 0i64;
+        let mut next = || {
+            number = number.checked_add(reader.signed()?)?;
+            decimals::value_of(number, *digits)
+        };
+        (0..count).map(|_| next()).collect::<Option<Vec<f64>>>()?
+    } else {
+        decode_values(&mut reader, count)?
+    };
+    reader.0.is_empty().then_some(values)
+}
 
 fn column(buckets: &[Bucket], of: impl Fn(&Bucket) -> f64) -> Vec<f64> {
     buckets.iter().map(of).collect()
@@ -59,11 +93,7 @@ pub(crate) fn encode(day_start: i64, width: i64, buckets: &[Bucket]) -> Block {
     let shape = shape.into_iter().filter(|(_, is_so)| *is_so).fold(0, |all, (bit, _)| all | bit);
     let mut out = vec![VERSION, shape];
     encode_times(&mut out, &numbers, t0);
-    let mut put = |values: &[f64]| {
-        let mut bytes = Vec::new();
-        encode_values(&mut bytes, values);
-        put_bytes(&mut out, &bytes);
-    };
+    let mut put = |values: &[f64]| put_bytes(&mut out, &encode_column(values));
     put(&of(|b| b.count.into()));
     put(&column(buckets, |b| (b.first_ts - (b.end - width)) as f64));
     put(&of(|b| (b.end - b.last_ts) as f64));
@@ -113,9 +143,7 @@ impl Encoded<'_> {
         if !is_wanted {
             return Some(None);
         }
-        let mut reader = Reader(bytes);
-        let values = decode_values(&mut reader, self.count)?;
-        reader.0.is_empty().then_some(Some(values))
+        decode_column(bytes, self.count).map(Some)
     }
 
     /// The next column of whole numbers from 0 to `most`.
