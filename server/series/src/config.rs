@@ -1,8 +1,10 @@
 //! What can be set. Every bound on what input can grow is here, and every error about a bound names its key.
 
 mod retention;
+mod tiers;
 
 pub use retention::{Cutoffs, ENV, Keep, Retention};
+pub use tiers::Tiers;
 
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
@@ -54,6 +56,8 @@ pub struct Config {
     pub promql_experimental: bool,
     /// More about how long samples are kept.
     pub retention: Retention,
+    /// Summaries, for long ranges and for what samples are kept no longer of.
+    pub tiers: Tiers,
 }
 
 impl Default for Config {
@@ -73,6 +77,7 @@ impl Default for Config {
             query_cache_bytes: 32 << 20,
             promql_experimental: false,
             retention: Retention::default(),
+            tiers: Tiers::default(),
         }
     }
 }
@@ -87,6 +92,7 @@ impl Config {
     /// Reports what is out of bounds.
     pub fn check(&self, problems: &mut Problems) {
         self.retention.check(problems);
+        self.tiers.check(problems);
         if self.out_of_order_window == Keep::Unset {
             problems.add("out_of_order_window", "must be a duration, such as 1h, or `forever`");
         }

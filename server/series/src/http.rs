@@ -72,9 +72,12 @@ impl<'a> Params<'a> {
         self.all("match[]").map(read).collect()
     }
 
-    /// The options with the parameters `timeout`, counted from now, and `lookback_delta`.
+    /// The options with the parameters `timeout`, counted from now, `lookback_delta` and `summaries`.
     fn options(&self, options: &EvalOptions) -> Result<EvalOptions, ApiError> {
         let mut options = options.clone();
+        if let Some(text) = self.get("summaries") {
+            options.summaries = text.parse().map_err(|_| invalid("summaries", "it must be true or false"))?;
+        }
         if let Some(text) = self.get("lookback_delta") {
             let ms = parse_step(text).map_err(|error| invalid("lookback_delta", &error))?;
             let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0).ok_or_else(|| invalid("lookback_delta", "it must be positive"))?;

@@ -36,6 +36,7 @@ mod rank;
 mod rate;
 mod select;
 mod statistics;
+mod summarized;
 pub mod time;
 pub mod tree;
 mod values;
@@ -111,6 +112,8 @@ pub struct EvalOptions {
     pub experimental: bool,
     /// Where results of range queries are kept, and taken from; it belongs to the source.
     pub cache: Option<Arc<RangeCache>>,
+    /// Whether summaries of samples may be used; without them nothing but samples is read.
+    pub summaries: bool,
 }
 
 impl EvalOptions {
@@ -127,6 +130,7 @@ impl EvalOptions {
             cancel: None,
             experimental: config.promql_experimental,
             cache: None,
+            summaries: true,
         }
     }
 

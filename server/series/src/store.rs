@@ -4,6 +4,7 @@
 //! append ─► writer thread ─► head.db (series, frames, marks: one transaction) ─► head in memory ─► answer
 //! seal   ─► head samples before the cutoff ─► day files ─► frames and memory forget them
 //! select ◄─ head (live, then on its way to day files) + day files
+//! summarize ─► a day's buckets of five minutes and of an hour (see `tiers`) ─► long ranges, and what samples have expired of
 //! ```
 //!
 //! # Invariants
@@ -46,18 +47,25 @@ pub(crate) mod frames;
 mod group;
 mod head;
 mod index;
+mod index_file;
 pub mod inspect;
 mod part;
 mod query;
 mod recover;
 mod sqlite;
+mod summaries;
 mod tail;
+mod tier;
+mod tier_chunk;
+mod tier_expire;
+mod tiers;
 pub(crate) mod varint;
 mod writer;
 
 pub use admit::{Reason, Refusal, Report};
 pub use expire::RetainReport;
 pub use recover::{Moved, OpenReport};
+pub use tiers::SummarizeReport;
 
 use crate::{config::Config, error::Error};
 use changes::Changes;
@@ -166,6 +174,10 @@ pub struct Stats {
     pub day_bytes: u64,
     /// Number of day files.
     pub day_files: u64,
+    /// Bytes of the files of summaries with their logs.
+    pub tier_bytes: u64,
+    /// Number of files of summaries.
+    pub tier_files: u64,
 }
 
 /// Places where tests break in.
@@ -191,7 +203,8 @@ pub struct Engine {
     /// A file that takes a damaged one's place has another `Arc`: readers of the old one are told apart by it.
     days: RwLock<BTreeMap<i64, Arc<Path>>>,
     readers: Mutex<Vec<(i64, DayReader)>>,
-    /// One seal or retention at a time.
+    tiers: tiers::Tiers,
+    /// One seal, retention or making of summaries at a time.
     sealing: Mutex<()>,
     hooks: Hooks,
     sender: Option<SyncSender<Message>>,
@@ -218,6 +231,7 @@ impl Engine {
             set.map_err(|e| sqlite::error("open", &path, &e))?;
         }
         let days = recover::open_days(&dir, &mut report)?;
+        let tiers = tiers::open(&dir, |day| days.contains_key(&day), &mut report)?;
         let head = Arc::new(RwLock::new(recovered.head));
         let marks = Arc::new(Mutex::new(recovered.marks));
         let counters = Arc::new(Counters::default());
@@ -243,6 +257,7 @@ impl Engine {
             counters,
             changes,
             days: RwLock::new(days),
+            tiers,
             readers: Mutex::default(),
             sealing: Mutex::default(),
             hooks,
@@ -314,6 +329,7 @@ impl Engine {
             return Ok(report);
         }
         for day in days_of(&plan.generations) {
+            self.spoil(day, !read_lock(&self.days).contains_key(&day), now_ms)?;
             self.seal_day(day, &plan.generations, &mut report)?;
         }
         self.counters.damaged_chunks.fetch_add(report.damaged_chunks, Relaxed);
@@ -362,7 +378,7 @@ impl Engine {
         let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
         let with_log = |path: &Path| size(path) + size(&recover::beside(path, "-wal"));
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
-        let days = read_lock(&self.days);
+        let (days, tiers) = (read_lock(&self.days), self.tiers.files());
         Stats {
             head_series: read_lock(&self.head).series_count() as u64,
             samples_total: count(&self.counters.appended),
@@ -382,6 +398,8 @@ impl Engine {
             head_bytes: with_log(&self.dir.join("head.db")),
             day_bytes: days.values().map(|path| with_log(path)).sum(),
             day_files: days.len() as u64,
+            tier_bytes: tiers.iter().map(|(tier, file)| with_log(&self.tier_path(*tier, *file))).sum(),
+            tier_files: tiers.len() as u64,
         }
     }
 
@@ -401,7 +419,7 @@ impl Engine {
             recover::put_aside(&path, reason)?;
             self.counters.damaged_files.fetch_add(1, Relaxed);
         }
-        Ok(())
+        self.mark_gone(day, None)
     }
 }
 

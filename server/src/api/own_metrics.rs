@@ -123,7 +123,8 @@ fn series_store(text: &mut String, stats: &shipwatch_series::store::Stats) {
         + stats.refused_without_labels_total;
     for (name, kind, help, value) in [
         ("shipwatch_series_head", "gauge", "Series in memory.", stats.head_series),
-        ("shipwatch_series_bytes", "gauge", "Bytes of the series store on disk.", stats.head_bytes + stats.day_bytes),
+        ("shipwatch_series_bytes", "gauge", "Bytes of the series store on disk.", stats.head_bytes + stats.day_bytes + stats.tier_bytes),
+        ("shipwatch_series_summaries_bytes", "gauge", "Bytes of these that are summaries.", stats.tier_bytes),
         (
             "shipwatch_series_refused_samples_total",
             "counter",

@@ -80,6 +80,11 @@ fn seal(
         blocking("sealing series", move || engine.seal(now_ms()).map(drop))
     });
     let engine = Arc::clone(series);
+    every(tasks, cancel, Duration::from_secs(60), move || {
+        let engine = Arc::clone(&engine);
+        blocking("summaries of series", move || engine.summarize(now_ms()).map(drop))
+    });
+    let engine = Arc::clone(series);
     every(tasks, cancel, Duration::from_secs(600), move || {
         let engine = Arc::clone(&engine);
         blocking("retention of series", move || engine.retain(now_ms()).map(drop))

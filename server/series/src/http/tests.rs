@@ -156,6 +156,10 @@ fn parameters_of_a_query_are_taken() {
         let reply = query(&source(), Params(&pairs(&format!("query=up&lookback_delta={wrong}"))), 0, &EvalOptions::default());
         assert_eq!(reply.status(), 400, "{wrong}");
     }
+    let taken = |given: &str| Params(&pairs(given)).options(&EvalOptions::default()).map(|options| options.summaries);
+    assert_eq!((taken("summaries=false"), taken("summaries=true"), taken("")), (Ok(false), Ok(true), Ok(true)));
+    let wrong = "invalid parameter \"summaries\": it must be true or false";
+    assert_eq!(taken("summaries=maybe"), Err(ApiError::bad_data(wrong)));
 }
 
 #[test]

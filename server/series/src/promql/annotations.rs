@@ -61,3 +61,19 @@ pub(crate) fn forced_monotonic(ctx: &Context<'_>, grid: Grid, step: usize) {
     let more = "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile";
     ctx.info(format!("PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see {more})"), grid, [step]);
 }
+
+/// Buckets instead of samples, of this width.
+pub(crate) fn summarized(ctx: &Context<'_>, width: i64, approximate: bool) {
+    let name = if width < crate::summary::ONE_HOUR { "5-minute" } else { "1-hour" };
+    ctx.info(if approximate {
+        format!("PromQL info: samples in this range have expired; answered approximately from {name} summaries")
+    } else {
+        format!("PromQL info: answered from {name} summaries")
+    });
+}
+
+/// Nothing but buckets is left of something that needs samples.
+pub(crate) fn left_out(ctx: &Context<'_>) {
+    let text = "samples in this range have expired, and what is asked cannot be computed from their summaries";
+    ctx.info(format!("PromQL info: {text}"));
+}

@@ -45,6 +45,7 @@ struct Key {
     lookback: Duration,
     subquery_step: Duration,
     experimental: bool,
+    summaries: bool,
 }
 
 impl Key {
@@ -56,6 +57,7 @@ impl Key {
             lookback: options.lookback,
             subquery_step: options.subquery_step,
             experimental: options.experimental,
+            summaries: options.summaries,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::Error as SourceError,
     matcher::Matcher,
-    source::{SelectLimits, SeriesData, Source},
+    source::{Ask, BUCKET_SAMPLES, SelectLimits, SeriesData, Source, Summaries, Summarized},
 };
 use promql_parser::parser::{Expr, value::ValueType};
 use shipwatch_common::{model::Labels, time::UnixMs};
@@ -112,7 +112,7 @@ impl Query {
         let ctx = Context::new(source, options, [time_ms, time_ms, 0]);
         let grid = Grid { start: time_ms, step: 0, len: 1 };
         let value = if self.expr.value_type() == ValueType::Matrix {
-            Value::Matrix(select::ranges(&ctx, &self.expr, grid)?.into_series())
+            Value::Matrix(select::ranges(&ctx, &self.expr, grid, None)?.into_series())
         } else {
             match ctx.eval(&self.expr, grid)? {
                 Val::Text(text) => Value::String(text),
@@ -222,17 +222,35 @@ impl<'a> Context<'a> {
 
     /// Reads series of the source within what is left of the bounds.
     pub(crate) fn select(&self, matchers: &[Matcher], t0: i64, t1: i64) -> Result<Vec<SeriesData>, Error> {
+        let found = self.within_bounds(|limits| self.source.select(matchers, t0, t1, limits))?;
+        self.charge(1, found.iter().map(|series| series.ts.len()).sum())?;
+        Ok(found)
+    }
+
+    /// As [`Context::select`], with buckets where they are good.
+    pub(crate) fn summaries(&self, matchers: &[Matcher], ask: &Ask) -> Result<Option<Summaries>, Error> {
+        let found = self.within_bounds(|limits| self.source.summaries(matchers, ask, limits))?;
+        let size = |series: &Summarized| series.ts.len() + series.buckets.len() * BUCKET_SAMPLES as usize;
+        self.charge(1, found.iter().flat_map(|found| &found.series).map(size).sum())?;
+        Ok(found)
+    }
+
+    /// Whether there are only buckets left of some samples.
+    pub(crate) fn has_expired(&self, matchers: &[Matcher], t0: i64, t1: i64) -> bool {
+        self.options.summaries && self.source.has_expired(matchers, t0, t1)
+    }
+
+    fn within_bounds<T>(&self, read: impl FnOnce(&SelectLimits) -> Result<T, SourceError>) -> Result<T, Error> {
         self.check()?;
         let left = self.options.max_samples.saturating_sub(self.used.get());
         let limits = SelectLimits { max_series: self.options.max_series, max_samples: left, deadline: self.options.deadline };
-        let found = self.source.select(matchers, t0, t1, &limits).map_err(|error| match error {
+        let found = read(&limits).map_err(|error| match error {
             // People know the whole bound, not what was left of it.
             SourceError::Limit { what, key: key @ "query_max_samples", .. } => {
                 SourceError::Limit { what, limit: self.options.max_samples, key }
             }
             other => other,
         })?;
-        self.charge(1, found.iter().map(|series| series.ts.len()).sum())?;
         Ok(found)
     }
 

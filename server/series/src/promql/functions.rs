@@ -6,6 +6,7 @@ use super::{
     histogram, labels, math, order, over_time, rate,
     select::{self, Apply, Ranges, Window},
     statistics::{self, larger, smaller},
+    summarized,
     time::{self, Field},
     values::{ABSENT, Column, Grid, Val, is_absent},
 };
@@ -109,7 +110,7 @@ impl<'a> Args<'a> {
     }
 
     fn ranges(&self, at: usize) -> Result<Ranges, Error> {
-        select::ranges(self.ctx, self.get(at)?, self.grid)
+        select::ranges(self.ctx, self.get(at)?, self.grid, summarized::named(self.call.func.name))
     }
 
     fn text(&self, at: usize) -> Result<String, Error> {

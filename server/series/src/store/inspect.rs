@@ -4,6 +4,10 @@
 //! - Nothing is changed, put aside or deleted; damage is told and reading goes on behind it.
 //! - A few hundred series are in memory at a time.
 
+mod tiers;
+
+pub use tiers::{TierStats, tier_stats};
+
 use super::{
     chunk, day,
     day::DAY_MS,
@@ -45,6 +49,8 @@ pub struct Verdict {
     pub frames: u64,
     /// Samples in both.
     pub samples: u64,
+    /// Buckets, in files of summaries.
+    pub buckets: u64,
     /// What cannot be read.
     pub damage: Vec<Damage>,
 }
@@ -123,6 +129,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(&Path)) -> Result<Verdict, Er
         let done = verify_day(&path, day, &mut verdict);
         verdict.file_done(&path, done);
     }
+    tiers::verify(dir, &mut progress, &mut verdict)?;
     Ok(verdict)
 }
 
@@ -190,8 +197,8 @@ fn verify_day(path: &Path, day: i64, verdict: &mut Verdict) -> Result<(), Error>
     let reader = DayReader::open(path)?;
     reader.check()?;
     let (first, last) = (day * DAY_MS, (day + 1) * DAY_MS - 1);
-    for group in reader.all()?.chunks(GROUP) {
-        let labels = reader.labels(group)?;
+    for group in reader.index.all()?.chunks(GROUP) {
+        let labels = reader.index.labels(group)?;
         let mut unreadable = Vec::new();
         let chunks = reader.chunks(group, day, (first, last), &mut |reason| unreadable.push(reason))?;
         unreadable.into_iter().for_each(|reason| verdict.add(path, reason));
@@ -233,14 +240,14 @@ pub fn stats(dir: &Path, top: usize) -> Result<Vec<DayStats>, Error> {
 
 fn day_stats(day: i64, path: &Path, top: usize) -> Result<DayStats, Error> {
     let reader = DayReader::open(path)?;
-    let all = reader.all()?;
+    let all = reader.index.all()?;
     let (mut names, mut pairs, mut envs) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for name in reader.names_or_values(None)? {
-        let values = reader.names_or_values(Some(&name))?;
+    for name in reader.index.names_or_values(None)? {
+        let values = reader.index.names_or_values(Some(&name))?;
         let mut series = 0;
         let count = values.len() as u64;
         for value in values {
-            let with = reader.with_value(&name, &value)?.len() as u64;
+            let with = reader.index.with_value(&name, &value)?.len() as u64;
             series += with;
             if name == ENV {
                 envs.insert(value.clone(), with);

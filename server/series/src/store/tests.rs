@@ -5,6 +5,7 @@ mod crash;
 mod inspect;
 mod matchers;
 mod policy;
+mod tiers;
 
 use super::*;
 use crate::{
