@@ -23,6 +23,7 @@
 //!   together by time, so nothing is doubled; the next seal merges the same samples into the same chunks, which changes nothing.
 //! - Crash in or after (3): the transaction decides. A frame with samples on both sides of the cutoff stays, and what is before
 //!   its `sealed_before` is not replayed, so an old value can never win over a newer one that was sealed from a later frame.
+//! - What the checkpoint has of the head follows the same steps: see `checkpoint`.
 //! - Frames that arrive during a seal have ids above the one that step (1) saw and are left for the next seal.
 //!
 //! # Disk full
@@ -35,6 +36,7 @@
 //! and counted; samples that come again replace it.
 
 mod admit;
+mod checkpoint;
 mod chunk;
 mod day;
 mod day_reader;
@@ -49,6 +51,7 @@ pub mod inspect;
 mod part;
 mod query;
 mod recover;
+mod replay;
 mod sqlite;
 mod tail;
 mod varint;
@@ -175,6 +178,8 @@ pub(crate) struct Hooks {
     pub(crate) day_max_pages: Option<u32>,
     /// A seal stops after the day files' commit, before the head forgets.
     pub(crate) stop_before_cleanup: AtomicBool,
+    /// Series that a checkpoint saves in one transaction, in place of thousands.
+    pub(crate) saved_at_once: Option<usize>,
 }
 
 /// The store. Share it in an `Arc`; every method blocks and is called off the async threads.
@@ -219,6 +224,7 @@ impl Engine {
         let marks = Arc::new(Mutex::new(recovered.marks));
         let counters = Arc::new(Counters::default());
         counters.damaged_files.store(report.moved.len() as u64, Relaxed);
+        counters.unsaved.store(recovered.unsaved, Relaxed);
         let (sender, messages) = sync_channel(QUEUE);
         let writer = Writer {
             connection: recovered.connection,

@@ -5,7 +5,7 @@
 //! # Invariants
 //! - Of two samples with the same time the one written last wins: late samples over blocks and tail.
 //! - A block never crosses a window; blocks and tail grow in time; late samples are not behind the tail.
-//! - There is a tail when there is anything, but for what was taken out.
+//! - There is a tail when there is anything, but for what was taken out or could not be read.
 
 use super::{
     chunk::{self, Columns},
@@ -110,6 +110,8 @@ pub(crate) struct Part {
     blocks: Vec<Block>,
     tail: Tail,
     late: Option<Box<Late>>,
+    /// So many of the blocks are in the checkpoint.
+    saved: u32,
 }
 
 impl Part {
@@ -122,9 +124,40 @@ impl Part {
                 self.tail.push(ts, value);
             }
             Some((t0, _)) if ts >= t0 && !self.tail.is_full() => self.tail.set(ts, value),
-            Some(_) => self.late.get_or_insert_default().push(ts, value),
-            None => self.tail.push(ts, value),
+            None if self.blocks.last().is_none_or(|block| block.t1 < ts) => self.tail.push(ts, value),
+            Some(_) | None => self.late.get_or_insert_default().push(ts, value),
         }
+    }
+
+    /// Adds a block that the checkpoint has, behind all others.
+    pub(crate) fn restore_block(&mut self, block: Block) {
+        self.blocks.reserve_exact(1);
+        self.blocks.push(block);
+        self.saved = self.blocks.len() as u32;
+    }
+
+    /// Puts in what the checkpoint has beside blocks.
+    pub(crate) fn restore_open(&mut self, tail: Tail, late: Vec<(i64, f64)>) {
+        if !self.tail.is_empty() {
+            // Two rows of one series, which only damage makes.
+            return tail.iter().chain(late).for_each(|(ts, value)| self.push(ts, value));
+        }
+        self.tail = tail;
+        self.late = (!late.is_empty()).then(|| Box::new(Late { samples: late, sorted: 0 }));
+    }
+
+    /// Blocks that the checkpoint does not have.
+    pub(crate) fn unsaved(&self) -> &[Block] {
+        self.blocks.get(self.saved as usize..).unwrap_or_default()
+    }
+
+    /// The checkpoint has all blocks.
+    pub(crate) const fn mark_saved(&mut self) {
+        self.saved = self.blocks.len() as u32;
+    }
+
+    pub(crate) const fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     fn close_tail(&mut self) {
@@ -140,9 +173,13 @@ impl Part {
 
     /// Takes out what is before `cutoff`, which is the border of a window.
     pub(crate) fn split_before(&mut self, cutoff: i64) -> Self {
+        if !self.overlaps(i64::MIN, cutoff - 1) {
+            return Self::default();
+        }
         let kept = self.blocks.iter().position(|block| block.t0 >= cutoff).unwrap_or(self.blocks.len());
         let mut old = Self { blocks: self.blocks.drain(..kept).collect(), ..Self::default() };
         self.blocks.shrink_to_fit();
+        self.saved = self.saved.saturating_sub(kept as u32);
         if self.tail.range().is_some_and(|(_, t1)| t1 < cutoff) {
             old.tail = std::mem::take(&mut self.tail);
         }
@@ -169,7 +206,8 @@ impl Part {
         self.tail.iter().find(|(at, _)| *at == ts).map(|(_, value)| value)
     }
 
-    fn late(&self) -> &[(i64, f64)] {
+    /// Samples that came out of order, in the order in which they came as far as that matters.
+    pub(crate) fn late(&self) -> &[(i64, f64)] {
         self.late.as_ref().map_or(&[], |late| &late.samples)
     }
 

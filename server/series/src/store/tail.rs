@@ -6,19 +6,25 @@
 //!              The value is the one before, xor l + 1 bytes that follow, behind s zero bytes; sssllll all ones: it is the same.
 //! ```
 //! A constant series on a regular grid takes a byte for 128 samples, a counter two or three bytes a sample, noise ten.
-//! It is in memory only, so it has no version and no checksum.
+//! In memory it has no version and no checksum; on disk `checkpoint` has both around it, so another codec is a new version there.
 //!
 //! # Invariants
 //! - Times strictly grow and lie in one window; the bits of values are kept.
 //! - What it holds is bounded by [`MAX_SAMPLES`] and [`MAX_BYTES`], to the last sample that was let in.
 
-use super::varint::{Reader, put_signed};
+use super::{
+    chunk,
+    varint::{Reader, put_signed},
+};
 
 /// A full window of samples every 15 s.
 const MAX_SAMPLES: u16 = 480;
 
 /// Few enough for a cheap read of the newest samples.
 const MAX_BYTES: usize = 512;
+
+/// More than a tail that was written to in between its times ever has.
+const MAX_READ_BYTES: usize = 2 * MAX_BYTES;
 
 /// Most bytes of one op: itself, a step, a value.
 const OP_BYTES: usize = 1 + 5 + 8;
@@ -125,6 +131,31 @@ impl Tail {
         }
     }
 
+    /// What [`Tail::read`] takes, beside the first time.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A tail from its bytes; nothing if they are not what a tail writes.
+    pub(crate) fn read(t0: i64, bytes: &[u8]) -> Option<Self> {
+        let mut ops = Samples { ops: Reader(bytes), ts: t0, step: 0, bits: 0, run: 0 };
+        let (mut count, mut in_run) = (0u64, false);
+        while let Some(op) = ops.ops.0.first() {
+            in_run = *op < 0x80;
+            ops.op()?;
+            let samples = u64::from(ops.run) + 1;
+            let is_first = count == 0;
+            let step = u32::try_from(ops.step).ok().filter(|step| (*step == 0) == is_first && !(is_first && in_run))?;
+            ops.ts = ops.ts.checked_add(i64::from(step).checked_mul(samples.cast_signed())?)?;
+            ops.run = 0;
+            count += samples;
+        }
+        let step = u32::try_from(ops.step).ok()?;
+        let count = u16::try_from(count).ok().filter(|count| *count <= MAX_SAMPLES)?;
+        let sound = bytes.len() <= MAX_READ_BYTES && chunk::window_of(t0) == chunk::window_of(ops.ts);
+        sound.then(|| Self { bytes: bytes.to_vec(), t0, t1: ops.ts, bits: ops.bits, step, count, in_run })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, f64)> {
         Samples { ops: Reader(&self.bytes), ts: self.t0, step: 0, bits: 0, run: 0 }
     }
@@ -147,7 +178,7 @@ impl Samples<'_> {
             return Some(());
         }
         if op & 0x40 != 0 {
-            self.step += self.ops.signed()?;
+            self.step = self.step.checked_add(self.ops.signed()?)?;
         }
         let (skip, len) = (usize::from(op >> 3 & 7), usize::from(op & 7) + 1);
         if (skip, len) != SAME {
@@ -215,6 +246,26 @@ mod tests {
             }
             prop_assert_eq!(tail.range(), model.keys().next().copied().zip(model.keys().last().copied()));
             prop_assert_eq!(read(&tail), model.into_iter().collect::<Vec<_>>());
+            if tail.range().is_none_or(|(t0, t1)| chunk::window_of(t0) == chunk::window_of(t1)) && tail.count() <= MAX_SAMPLES {
+                let mut again = Tail::read(tail.range().map_or(0, |(t0, _)| t0), tail.bytes()).unwrap();
+                prop_assert_eq!((read(&again), again.range(), again.count()), (read(&tail), tail.range(), tail.count()));
+                // It goes on as the one that it was read from.
+                for next in [(last + 15_000, 1.0), (last + 30_000, 1.0), (last + 45_000, 1.0), (last + 45_001, 2.0)] {
+                    tail.push(next.0, next.1);
+                    again.push(next.0, next.1);
+                }
+                prop_assert_eq!(again.bytes(), tail.bytes());
+                prop_assert_eq!(read(&again), read(&tail));
+            }
+        }
+
+        #[test]
+        fn what_is_read_from_any_bytes_can_be_gone_through(start in any::<i64>(), bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(tail) = Tail::read(start, &bytes) {
+                prop_assert_eq!(tail.iter().count(), usize::from(tail.count()));
+                prop_assert_eq!(tail.iter().last().map(|(ts, _)| ts), tail.range().map(|(_, t1)| t1));
+                prop_assert!(tail.iter().zip(tail.iter().skip(1)).all(|(a, b)| a.0 < b.0));
+            }
         }
     }
 

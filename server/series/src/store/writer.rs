@@ -10,6 +10,7 @@
 use super::{
     Append,
     admit::{Gate, NewByHost, Reason, Report},
+    checkpoint,
     frames::{self, Frame},
     head::{Generation, Head},
     read_lock, sqlite, write_lock,
@@ -45,6 +46,8 @@ pub(crate) enum Message {
     Append { now_ms: UnixMs, batches: Vec<Append>, strict: bool, reply: Reply<Reports> },
     BeginSeal { cutoff: i64, reply: Reply<SealPlan> },
     EndSeal { cutoff: i64, last_frame: i64, reply: Reply<()> },
+    Save { from: i64, at_once: usize, reply: Reply<checkpoint::Step> },
+    EndSave { saved: i64, reply: Reply<()> },
 }
 
 /// What a seal has to write.
@@ -65,6 +68,8 @@ pub(crate) struct Counters {
     pub(crate) expired_files: AtomicU64,
     pub(crate) expired_bytes: AtomicU64,
     pub(crate) expired_samples: AtomicU64,
+    /// Samples in frames that no checkpoint has, about.
+    pub(crate) unsaved: AtomicU64,
     pub(crate) damaged_chunks: AtomicU64,
     pub(crate) damaged_files: AtomicU64,
 }
@@ -144,6 +149,8 @@ impl Writer {
                 }
                 Message::BeginSeal { cutoff, reply } => drop(reply.send(self.begin_seal(cutoff))),
                 Message::EndSeal { cutoff, last_frame, reply } => drop(reply.send(self.end_seal(cutoff, last_frame))),
+                Message::Save { from, at_once, reply } => drop(reply.send(self.save(from, at_once))),
+                Message::EndSave { saved, reply } => drop(reply.send(self.end_save(saved))),
             }
         }
         debug!(path = %self.path.display(), "series writer ended");
@@ -308,6 +315,7 @@ impl Writer {
             counter.fetch_add(by, Relaxed);
         };
         count(&self.counters.appended, plan.samples.len() as u64);
+        count(&self.counters.unsaved, plan.samples.len() as u64);
         count(&self.counters.duplicates, plan.duplicates);
         self.counters.refused.iter().zip(plan.refused).for_each(|(counter, by)| count(counter, by));
         self.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(plan.marks);
@@ -341,6 +349,7 @@ impl Writer {
         transaction.execute("DELETE FROM frames WHERE t1 < ?1 AND id <= ?2", params![cutoff, last_frame]).map_err(wrong)?;
         let mark = "UPDATE frames SET sealed_before = ?1 WHERE t1 >= ?1 AND t0 < ?1 AND id <= ?2 AND sealed_before < ?1";
         transaction.execute(mark, params![cutoff, last_frame]).map_err(wrong)?;
+        checkpoint::forget(&transaction, cutoff).map_err(wrong)?;
         {
             let mut forget = transaction.prepare("DELETE FROM series WHERE id = ?1").map_err(wrong)?;
             for (_, id) in &idle {
@@ -349,6 +358,6 @@ impl Writer {
         }
         transaction.commit().map_err(wrong)?;
         write_lock(&self.head).end_seal(&idle);
-        Ok(())
+        checkpoint::shrink(&self.connection).map_err(|e| sqlite::error("write", &self.path, &e))
     }
 }
