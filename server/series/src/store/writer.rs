@@ -34,7 +34,7 @@ use std::{
 use tracing::{debug, error};
 
 /// Most samples that are committed together; bounds memory and the time that one append can wait for others.
-const GROUP_SAMPLES: usize = 500_000;
+const GROUP_SAMPLES: usize = 131_072;
 
 /// What became of each batch; nothing for one that had been applied before.
 pub(crate) type Reports = Vec<Option<Report>>;
@@ -109,6 +109,8 @@ struct Plan {
     /// Values of the first `indexed` samples, for the few that are not newer than their series.
     values: HashMap<(Target, i64), f64, RandomState>,
     indexed: usize,
+    /// The number behind that of the last series that was found.
+    likely: u32,
 }
 
 impl Plan {
@@ -250,7 +252,8 @@ impl Writer {
     }
 
     fn target(plan: &mut Plan, head: &Head, labels: &Arc<Labels>, config: &Config) -> Result<Target, Reason> {
-        if let Some(found) = head.find(labels) {
+        if let Some(found) = head.find_at(labels, plan.likely) {
+            plan.likely = found.slot + 1;
             // Somebody else holds them as well: they will come again.
             if !found.shared && Arc::strong_count(labels) > 1 {
                 plan.shared.push((found.slot, labels.clone()));
@@ -259,6 +262,9 @@ impl Writer {
         }
         if let Some(at) = plan.new_by_labels.get(labels) {
             return Ok(Target::New(*at));
+        }
+        if labels.is_empty() {
+            return Err(Reason::WithoutLabels);
         }
         if head.series_count() + plan.new_series.len() >= config.max_head_series as usize {
             return Err(Reason::TooManySeries);
