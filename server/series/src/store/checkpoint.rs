@@ -37,7 +37,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
-use tracing::info;
+use tracing::{debug, info};
 
 /// Series with ids from a multiple of this on are saved together.
 pub(crate) const GROUP: i64 = 512;
@@ -170,13 +170,21 @@ impl Writer {
         transaction.execute("DELETE FROM frames WHERE id <= ?1", [saved]).map_err(wrong)?;
         transaction.execute("DELETE FROM saved WHERE frame < ?1", [saved]).map_err(wrong)?;
         transaction.commit().map_err(wrong)?;
-        shrink(&self.connection).map_err(wrong)
+        self.shrink();
+        Ok(())
+    }
+
+    /// Gives space back to the file system; if that fails, the next time does it.
+    pub(crate) fn shrink(&self) {
+        if let Err(error) = vacuum(&self.connection) {
+            debug!(path = %self.path.display(), %error, "could not give free pages back");
+        }
     }
 }
 
-/// Gives space back to the file system when more than half of the file is free: what comes soon uses the rest again. Files of
-/// earlier versions keep their size.
-pub(crate) fn shrink(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+/// Takes free pages out when more than half of the file is free: what comes soon uses the rest again. Files of earlier versions keep
+/// their size.
+fn vacuum(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
     let (free, all) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
     if free > FREE_PAGES && free > all / 2 {

@@ -364,6 +364,7 @@ impl Writer {
         }
         transaction.commit().map_err(wrong)?;
         write_lock(&self.head).end_seal(&idle);
-        checkpoint::shrink(&self.connection).map_err(|e| sqlite::error("write", &self.path, &e))
+        self.shrink();
+        Ok(())
     }
 }
