@@ -28,8 +28,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Submissions that may wait per lane.
 const QUEUE: usize = 1024;
-/// Submissions in one commit.
-const GROUP: usize = 512;
+/// Submissions in one commit: some 70,000 samples of agents that tick. More would take memory and hold others up, and save little.
+const GROUP: usize = 128;
 
 /// Why a submission was not stored.
 #[derive(Clone, Debug, thiserror::Error)]

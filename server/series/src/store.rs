@@ -24,6 +24,7 @@
 //!   together by time, so nothing is doubled; the next seal merges the same samples into the same chunks, which changes nothing.
 //! - Crash in or after (3): the transaction decides. A frame with samples on both sides of the cutoff stays, and what is before
 //!   its `sealed_before` is not replayed, so an old value can never win over a newer one that was sealed from a later frame.
+//! - What the checkpoint has of the head follows the same steps: see `checkpoint`.
 //! - Frames that arrive during a seal have ids above the one that step (1) saw and are left for the next seal.
 //!
 //! # Disk full
@@ -37,6 +38,7 @@
 
 mod admit;
 mod changes;
+mod checkpoint;
 mod chunk;
 mod day;
 mod day_reader;
@@ -52,6 +54,7 @@ pub mod inspect;
 mod part;
 mod query;
 mod recover;
+mod replay;
 mod sqlite;
 mod summaries;
 mod tail;
@@ -189,6 +192,8 @@ pub(crate) struct Hooks {
     pub(crate) day_max_pages: Option<u32>,
     /// A seal stops after the day files' commit, before the head forgets.
     pub(crate) stop_before_cleanup: AtomicBool,
+    /// Series that a checkpoint saves in one transaction, in place of thousands.
+    pub(crate) saved_at_once: Option<usize>,
 }
 
 /// The store. Share it in an `Arc`; every method blocks and is called off the async threads.
@@ -237,6 +242,7 @@ impl Engine {
         let counters = Arc::new(Counters::default());
         counters.damaged_files.store(report.moved.len() as u64, Relaxed);
         let changes = Arc::new(Mutex::default());
+        counters.unsaved.store(recovered.unsaved, Relaxed);
         let (sender, messages) = sync_channel(QUEUE);
         let writer = Writer {
             connection: recovered.connection,

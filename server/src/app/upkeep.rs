@@ -77,7 +77,10 @@ fn seal(
     let engine = Arc::clone(series);
     every(tasks, cancel, Duration::from_secs(60), move || {
         let engine = Arc::clone(&engine);
-        blocking("sealing series", move || engine.seal(now_ms()).map(drop))
+        blocking("sealing series", move || {
+            engine.seal(now_ms())?;
+            engine.checkpoint()
+        })
     });
     let engine = Arc::clone(series);
     every(tasks, cancel, Duration::from_secs(60), move || {
