@@ -1,6 +1,6 @@
 //! What can go wrong, by what the caller does about it.
 
-use crate::query::parse::ParseError;
+use crate::query::scan::ParseError;
 use std::path::Path;
 
 /// Result of the engine's calls.

@@ -37,7 +37,7 @@ pub use query::{
     Query,
     count::{Count, CountBy, Counts},
     matcher::{MatchOp, Matcher},
-    parse::ParseError,
+    scan::ParseError,
     search::{Direction, Page, QueryStats, Search},
 };
 pub use store::{

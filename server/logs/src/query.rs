@@ -7,10 +7,11 @@ pub(crate) mod count;
 pub(crate) mod matcher;
 pub(crate) mod parse;
 pub(crate) mod plan;
+pub(crate) mod scan;
 pub(crate) mod search;
 
 use matcher::{LineFilter, Matcher};
-use parse::ParseError;
+use scan::ParseError;
 use shipwatch_common::model::{Labels, Severity};
 
 /// Every severity.
