@@ -51,7 +51,7 @@ impl Scanner<'_> {
         Ok(query)
     }
 
-    fn matcher(&mut self) -> Result<Matcher, ParseError> {
+    pub(crate) fn matcher(&mut self) -> Result<Matcher, ParseError> {
         self.count()?;
         let name = self.name().ok_or_else(|| self.expected("a label's name"))?;
         let op = self.operator()?;
@@ -61,7 +61,7 @@ impl Scanner<'_> {
         Matcher::new(&name, op, &value).map_err(|wrong| self.error(at, format!("the pattern is wrong: {wrong}")))
     }
 
-    fn name(&mut self) -> Option<String> {
+    pub(crate) fn name(&mut self) -> Option<String> {
         self.space();
         let length = self.rest().bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':')).count();
         let name = self.rest().get(..length)?.to_owned();

@@ -20,7 +20,14 @@ use crate::{
 };
 use serde::Serialize;
 use shipwatch_common::time::UnixNs;
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 /// Most lines on a page.
 pub(crate) const LIMIT_MAX: usize = 5_000;
@@ -78,6 +85,8 @@ pub struct QueryStats {
     pub blocks_read: u64,
     /// Text that was decompressed.
     pub bytes_read: u64,
+    /// Lines in it.
+    pub lines_read: u64,
     /// Blocks and batches that could not be read.
     pub lost_blocks: u64,
     /// Lines in them.
@@ -112,6 +121,64 @@ pub(crate) fn check_range(start_ns: UnixNs, end_ns: UnixNs) -> Result<()> {
 }
 
 pub(crate) fn run(shared: &Shared, plan: &Plan, search: &Search) -> Result<Page> {
+    let patience = Patience { deadline: search.deadline, canceled: None };
+    let found = run_with(shared, plan, search, &patience, entry)?;
+    Ok(Page { entries: found.items, next: found.next, stats: found.stats })
+}
+
+/// What becomes of a matching line; `None` leaves it out.
+pub(crate) trait Ranked {
+    /// Its place in the order of all lines.
+    fn id(&self) -> EntryId;
+    /// About what it takes in memory.
+    fn weight(&self) -> usize;
+}
+
+impl Ranked for Entry {
+    fn id(&self) -> EntryId {
+        self.id
+    }
+
+    fn weight(&self) -> usize {
+        Self::weight(self)
+    }
+}
+
+/// Some of what was made of matching lines, as [`Page`].
+#[derive(Debug)]
+pub(crate) struct Found<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next: Option<Cursor>,
+    pub(crate) stats: QueryStats,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Patience {
+    /// Until then.
+    pub deadline: Option<Instant>,
+    /// And while this is not set.
+    pub canceled: Option<Arc<AtomicBool>>,
+}
+
+impl Patience {
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.canceled.as_ref().is_some_and(|canceled| canceled.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_canceled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// A page of what `make` makes of the matching lines.
+pub(crate) fn run_with<T: Ranked>(
+    shared: &Shared,
+    plan: &Plan,
+    search: &Search,
+    patience: &Patience,
+    mut make: impl FnMut(&Lines, usize, &Candidate) -> Option<T>,
+) -> Result<Found<T>> {
     check_range(search.start_ns, search.end_ns)?;
     if !(1..=LIMIT_MAX).contains(&search.limit) {
         return Err(Error::Invalid(format!("limit must be between 1 and {LIMIT_MAX}, not {}", search.limit)));
@@ -126,7 +193,7 @@ pub(crate) fn run(shared: &Shared, plan: &Plan, search: &Search) -> Result<Page>
         (_, None) => {}
     }
     if plan.start_ns > plan.last_ns {
-        return Ok(Page::default());
+        return Ok(best.page(false, stats));
     }
     let mut snapshot = Snapshot::take(shared)?;
     let mut days: Vec<_> = snapshot.days(plan.start_ns, plan.last_ns)?.into_iter().collect();
@@ -151,19 +218,26 @@ pub(crate) fn run(shared: &Shared, plan: &Plan, search: &Search) -> Result<Page>
                 return Ok(best.page(true, stats));
             }
             // At least one block is looked at, so that page by page there is an end.
-            if looked && search.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if looked && patience.is_over() {
                 stats.incomplete = true;
                 return Ok(best.cut(nearest, stats));
             }
             looked = true;
-            offer(&open, candidate, &plan, &mut best, &mut stats);
+            offer(&open, candidate, &plan, &mut best, &mut stats, &mut make);
         }
     }
     Ok(best.page(false, stats))
 }
 
 /// Gives the matching lines of one block to the list.
-fn offer(day: &DaySnapshot<'_>, candidate: &Candidate, plan: &Plan, best: &mut Best, stats: &mut QueryStats) {
+fn offer<T: Ranked>(
+    day: &DaySnapshot<'_>,
+    candidate: &Candidate,
+    plan: &Plan,
+    best: &mut Best<T>,
+    stats: &mut QueryStats,
+    make: &mut impl FnMut(&Lines, usize, &Candidate) -> Option<T>,
+) {
     let Some((lines, mut selected)) =
         matching(day, candidate, plan, stats, |columns, at| columns.ids.get(at).is_some_and(|id| best.admits(*id)))
     else {
@@ -176,8 +250,12 @@ fn offer(day: &DaySnapshot<'_>, candidate: &Candidate, plan: &Plan, best: &mut B
     }
     for at in selected {
         // The others are worse still.
-        let Some(entry) = entry(&lines, at, candidate).filter(|entry| best.admits(entry.id)) else { break };
-        best.insert(entry);
+        if !id(&at).is_some_and(|id| best.admits(id)) {
+            break;
+        }
+        if let Some(item) = make(&lines, at, candidate) {
+            best.insert(item);
+        }
     }
 }
 
@@ -216,6 +294,7 @@ pub(crate) fn matching(
     let lines = day.lines(candidate, columns, stats)?;
     stats.blocks_read += 1;
     stats.bytes_read += lines.body.len() as u64;
+    stats.lines_read += lines.columns.len() as u64;
     plan.keep_matching(&lines, &mut selected);
     Some((lines, selected))
 }
@@ -228,17 +307,17 @@ pub(crate) fn select(columns: &Columns, plan: &Plan) -> Vec<usize> {
 }
 
 /// The best lines so far.
-struct Best {
+struct Best<T> {
     direction: Direction,
     limit: usize,
     after: Option<EntryId>,
-    entries: BTreeMap<EntryId, Entry>,
+    entries: BTreeMap<EntryId, T>,
     bytes: usize,
     /// The best line that had to be left out: nothing as bad may come in, or there would be a gap.
     left_out: Option<EntryId>,
 }
 
-impl Best {
+impl<T: Ranked> Best<T> {
     fn new(search: &Search) -> Self {
         let after = search.cursor.map(|cursor| cursor.0);
         Self { direction: search.direction, limit: search.limit, after, entries: BTreeMap::new(), bytes: 0, left_out: None }
@@ -261,9 +340,9 @@ impl Best {
         self.after.is_none_or(|after| self.is_better(after, id)) && self.left_out.is_none_or(|bound| self.is_better(id, bound))
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: T) {
         self.bytes += entry.weight();
-        self.entries.insert(entry.id, entry);
+        self.entries.insert(entry.id(), entry);
         while self.entries.len() > self.limit || (self.bytes > PAGE_BYTES && self.entries.len() > 1) {
             let worst = if self.direction == Direction::Backward { self.entries.pop_first() } else { self.entries.pop_last() };
             let Some((id, entry)) = worst else { return };
@@ -289,13 +368,13 @@ impl Best {
         })
     }
 
-    fn page(self, stopped: bool, stats: QueryStats) -> Page {
+    fn page(self, stopped: bool, stats: QueryStats) -> Found<T> {
         let next = if stopped || self.left_out.is_some() { self.worst().map(Cursor) } else { None };
-        Page { entries: self.ordered(), next, stats }
+        Found { items: self.ordered(), next, stats }
     }
 
     /// Ends before `nearest`: from there on, blocks were not looked at.
-    fn cut(mut self, nearest: UnixNs, stats: QueryStats) -> Page {
+    fn cut(mut self, nearest: UnixNs, stats: QueryStats) -> Found<T> {
         let bound = match self.direction {
             Direction::Backward => EntryId { ts_ns: nearest, batch: u64::MAX, index: u32::MAX },
             Direction::Forward => EntryId { ts_ns: nearest, batch: 0, index: 0 },
@@ -307,11 +386,11 @@ impl Best {
             Direction::Backward => id.ts_ns > before,
             Direction::Forward => id.ts_ns < before,
         });
-        Page { entries: self.ordered(), next: Some(Cursor(bound)), stats }
+        Found { items: self.ordered(), next: Some(Cursor(bound)), stats }
     }
 
-    fn ordered(self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.entries.into_values().collect();
+    fn ordered(self) -> Vec<T> {
+        let mut entries: Vec<T> = self.entries.into_values().collect();
         if self.direction == Direction::Backward {
             entries.reverse();
         }
@@ -336,12 +415,12 @@ mod tests {
         }
     }
 
-    fn best(limit: usize, direction: Direction) -> Best {
+    fn best(limit: usize, direction: Direction) -> Best<Entry> {
         Best::new(&Search { start_ns: 0, end_ns: 100, limit, direction, cursor: None, deadline: None })
     }
 
-    fn times(page: &Page) -> Vec<i64> {
-        page.entries.iter().map(Entry::ts_ns).collect()
+    fn times(page: &Found<Entry>) -> Vec<i64> {
+        page.items.iter().map(Entry::ts_ns).collect()
     }
 
     #[test]
