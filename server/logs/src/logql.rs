@@ -25,10 +25,12 @@ mod record;
 mod rows;
 mod template;
 mod units;
+mod volume;
 mod window;
 
 pub use label_set::LabelSet;
 pub use rows::{Row, Rows, RowsRequest};
+pub use volume::Volume;
 
 use crate::{
     Engine, Matcher, ParseError, Query, QueryStats,
@@ -101,6 +103,12 @@ impl Expression {
             )),
         }
     }
+}
+
+/// Reads a duration such as `1h30m`, in nanoseconds.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<i64> {
+    units::duration(text).filter(|ns| ns.abs() < 9.2e18).map(|ns| ns as i64)
 }
 
 /// Reads a stream selector alone; `{}` selects all.
@@ -229,6 +237,14 @@ impl Engine {
     /// As [`Engine::metric`].
     pub fn rows(&self, query: &Expression, request: &RowsRequest, patience: &Patience) -> Result<Rows> {
         rows::rows(self.shared(), query.pipeline()?, request, patience)
+    }
+
+    /// Totals of a selection, exact.
+    ///
+    /// # Errors
+    /// As [`Engine::metric`].
+    pub fn volume(&self, query: &Query, start_ns: UnixNs, end_ns: UnixNs, patience: &Patience) -> Result<Volume> {
+        volume::volume(self.shared(), query, start_ns, end_ns, patience)
     }
 
     fn evaluator<'a>(&'a self, grid: Grid, patience: &'a Patience) -> Evaluator<'a> {

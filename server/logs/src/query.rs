@@ -44,6 +44,12 @@ impl Query {
         parse::parse(text)
     }
 
+    /// Every line of the streams that these select.
+    #[must_use]
+    pub fn of(matchers: &[Matcher]) -> Self {
+        Self { matchers: matchers.to_vec(), ..Self::default() }
+    }
+
     /// What the streams' labels must be.
     #[must_use]
     pub fn matchers(&self) -> &[Matcher] {

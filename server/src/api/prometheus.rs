@@ -45,7 +45,8 @@ pub(super) async fn parameters(request: Request) -> Result<Vec<(String, String)>
 }
 
 /// Tells a query that nobody waits for it any more: a client that disconnects drops the request, and this with it.
-struct CancelOnDrop(Arc<AtomicBool>);
+#[derive(Debug, Default)]
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -63,7 +64,7 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
                 Some(deadline) => options.until(deadline),
                 None => options,
             };
-            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            let cancel = CancelOnDrop::default();
             let options = options.canceled_by(Arc::clone(&cancel.0));
             let series = Arc::clone(&state.series);
             let done = tokio::task::spawn_blocking(move || work(&series, Params(&parameters), &options)).await;

@@ -149,6 +149,11 @@ impl<'a> Gatherer<'a> {
         }
         let of = |severity: Severity| series.get(usize::from(severity_code(severity))).copied().flatten();
         let any = EntryId { ts_ns: candidate.t0, batch: 0, index: 0 };
+        let bytes_of_one =
+            series.first().copied().flatten().filter(|one| self.is_bytes() && series.iter().all(|other| *other == Some(*one)));
+        if let (Some(one), Some(span)) = (bytes_of_one, self.windows.of_both(candidate.t0, candidate.t1)) {
+            return if span.is_some() { self.add(one, any, candidate.text_bytes() as f64, budget) } else { Ok(()) };
+        }
         if !self.is_bytes()
             && let Some(span) = self.windows.of_both(candidate.t0, candidate.t1)
             && let Some(counts) = day.counts(candidate)

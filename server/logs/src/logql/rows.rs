@@ -7,8 +7,9 @@
 use super::{
     LabelSet,
     ast::Pipeline,
+    extract, json,
     pipeline::Split,
-    record::{Kind, Record},
+    record::{FIELDS_MAX, Kind, Record},
 };
 use crate::{
     Cursor, Direction, EntryId, QueryStats, Search,
@@ -60,6 +61,26 @@ impl Row {
     pub fn labels(&self) -> LabelSet {
         let all = self.stream.iter().chain(self.metadata.iter()).chain(self.parsed.iter());
         LabelSet::new(all.map(|(name, value)| (name.to_owned(), value.to_owned())))
+    }
+}
+
+impl Row {
+    /// Fields that a parser finds in the text, and which parser: `json`, or else `logfmt`.
+    #[must_use]
+    pub fn fields(&self) -> (&'static str, Vec<(String, String)>) {
+        let mut pairs = Vec::new();
+        let mut found = |name: std::borrow::Cow<'_, str>, value: std::borrow::Cow<'_, str>| {
+            if !value.is_empty() {
+                pairs.push((extract::label_name(name).into_owned(), value.into_owned()));
+            }
+            if pairs.len() < FIELDS_MAX { Ok(()) } else { Err("too many".to_owned()) }
+        };
+        if self.text.starts_with('{') {
+            let _as_far_as_it_goes = json::flatten(&self.text, &mut |name, value| found(name, value));
+            return ("json", pairs);
+        }
+        let _as_far_as_it_goes = extract::logfmt(&self.text, false, &mut |(name, value)| found(name, value));
+        ("logfmt", pairs)
     }
 }
 

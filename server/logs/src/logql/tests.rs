@@ -322,6 +322,17 @@ fn counts_of_whole_blocks_need_no_text() {
     let (found, stats) = engine.evaluate(&query, T + 600 * NS, &Patience::default()).unwrap();
     assert!(matches!(found, Instant::Vector(samples) if samples[0].value == 500.0));
     assert!(stats.blocks > 1 && stats.blocks_read == 0 && stats.bytes_read == 0, "{stats:?}");
+
+    let text = lines[0].2.len() as u64;
+    let all = parse_selector("{}").unwrap();
+    let volume = |start_s: i64, end_s: i64| engine.volume(&all, T + start_s * NS, T + end_s * NS, &Patience::default()).unwrap();
+    assert_eq!(volume(0, 500), Volume { streams: 1, blocks: stats.blocks, lines: 500, bytes: 500 * text });
+    assert_eq!((volume(3, 7).lines, volume(3, 7).bytes), (4, 4 * text));
+    for (by, labels) in [(None, r#"{a="b"}"#), (Some(vec!["x".to_owned()]), "{}")] {
+        let (found, _) = engine.evaluate(&Expression::volume(&all, by, 400 * NS), T + 399 * NS, &Patience::default()).unwrap();
+        let Instant::Vector(found) = found else { panic!() };
+        assert_eq!((found[0].labels.to_string().as_str(), found[0].value), (labels, 400.0 * text as f64));
+    }
 }
 
 #[test]
