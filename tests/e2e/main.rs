@@ -10,4 +10,5 @@ mod exactly_once;
 mod hostile;
 mod identity;
 mod interop;
+mod loki;
 mod secrets;
