@@ -1,6 +1,7 @@
 //! Questions about log lines: what they mean ([`parse`]), what they need of the store ([`plan`]), and the answers ([`search`],
 //! [`count`], [`context`], [`catalog`]).
 
+mod best;
 pub(crate) mod catalog;
 pub(crate) mod context;
 pub(crate) mod count;

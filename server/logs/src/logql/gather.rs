@@ -49,16 +49,12 @@ pub(super) struct Gatherer<'a> {
 
 impl<'a> Gatherer<'a> {
     pub(super) fn new(range: &'a Range, windows: Windows, grouping: Option<&'a Grouping>) -> Self {
-        Self {
-            range,
-            split: range.pipeline.split(),
-            windows,
-            grouping,
-            series: Vec::new(),
-            known: HashMap::new(),
-            by_stream: HashMap::new(),
-            key: String::new(),
+        let mut split = range.pipeline.split();
+        let grouping = grouping.or(range.grouping.as_ref());
+        if let Some(by) = grouping.filter(|grouping| !grouping.without) {
+            split.only_for(&by.names, range.unwrap.as_ref());
         }
+        Self { range, split, windows, grouping, series: Vec::new(), known: HashMap::new(), by_stream: HashMap::new(), key: String::new() }
     }
 
     /// Reads what is in the windows.
@@ -194,13 +190,10 @@ impl<'a> Gatherer<'a> {
             return Err(marked(record));
         }
         let dropped = self.range.unwrap.as_ref().map(|unwrap| unwrap.label.as_str());
-        let grouping = self.grouping.or(self.range.grouping.as_ref());
-        let keeps = |name: &str| match grouping {
-            Some(grouping) => {
-                (grouping.names.iter().any(|known| known == name) != grouping.without) && (!grouping.without || dropped != Some(name))
-            }
-            None => dropped != Some(name),
-        };
+        // Only the function's own `by` can name the label that it unwraps: for an aggregation around it, it is gone.
+        let own_by = self.range.grouping.as_ref().is_some_and(|grouping| !grouping.without);
+        let groups = |name: &str| self.grouping.is_none_or(|grouping| grouping.names.iter().any(|known| known == name) != grouping.without);
+        let keeps = |name: &str| groups(name) && (own_by || dropped != Some(name));
         let mut kept: Vec<(&str, &str)> = record
             .fields
             .iter()

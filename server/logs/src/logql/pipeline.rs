@@ -5,20 +5,25 @@
 //! - The line filters that stand before anything changes the text are the store's work ([`Split`]); the rest is done here.
 
 use super::{
-    ast::{LabelCondition, NumberCondition, Pick, Pipeline, Stage, Unit, Value},
+    ast::{LabelCondition, NumberCondition, Pick, Pipeline, Stage, Unit, Unwrap, Value},
     extract, json,
     record::{ERROR, ERROR_DETAILS, FIELDS_MAX, Kind, Record},
     units,
 };
 use crate::query::{ANY_SEVERITY, Query};
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 /// A pipeline, split into what the store looks for and what is left to be done with each line.
 #[derive(Clone, Debug)]
 pub(crate) struct Split<'a> {
     pub(crate) query: Query,
     pub(crate) stages: Vec<&'a Stage>,
+    /// Labels that parsers look for; nothing is all.
+    wanted: Option<Wanted<'a>>,
 }
+
+/// Names of labels that something asks for.
+pub(crate) type Wanted<'a> = HashSet<&'a str>;
 
 impl Pipeline {
     pub(crate) fn split(&self) -> Split<'_> {
@@ -32,11 +37,35 @@ impl Pipeline {
             }
             original &= !matches!(stage, Stage::Unpack | Stage::LineFormat(_) | Stage::Decolorize);
         }
-        Split { query, stages }
+        Split { query, stages, wanted: None }
     }
 }
 
 impl<'a> Split<'a> {
+    /// Lets parsers leave out what neither a stage, nor `unwrap`, nor the grouping `by` asks for.
+    pub(crate) fn only_for(&mut self, by: &'a [String], unwrap: Option<&'a Unwrap>) {
+        let mut wanted: Wanted<'a> = by.iter().map(String::as_str).collect();
+        for stage in &self.stages {
+            match stage {
+                Stage::Label(condition) => names(condition, &mut wanted),
+                Stage::LineFormat(template) => wanted.extend(template.fields()),
+                Stage::LabelFormat(formats) => formats.iter().for_each(|(_, value)| match value {
+                    Value::Label(other) => drop(wanted.insert(other)),
+                    Value::Template(template) => wanted.extend(template.fields()),
+                }),
+                _ => {}
+            }
+        }
+        if let Some(unwrap) = unwrap {
+            wanted.insert(&unwrap.label);
+            unwrap.conditions.iter().for_each(|condition| names(condition, &mut wanted));
+        }
+        // It may get its ending only where it is found.
+        let plain: Vec<_> = wanted.iter().filter_map(|name| name.strip_suffix(BESIDE)).collect();
+        wanted.extend(plain);
+        self.wanted = Some(wanted);
+    }
+
     /// Whether a line's labels and severity alone decide what becomes of it.
     pub(crate) fn ignores_text(&self) -> bool {
         let ignores = |stage: &&Stage| match stage {
@@ -52,19 +81,33 @@ impl<'a> Split<'a> {
     where
         'a: 'l,
     {
-        self.stages.iter().all(|stage| stage.apply(record))
+        self.stages.iter().all(|stage| stage.apply(record, self.wanted.as_ref()))
+    }
+}
+
+/// Ending of a field beside a label of the stream with its name.
+const BESIDE: &str = "_extracted";
+
+fn names<'a>(condition: &'a LabelCondition, into: &mut Wanted<'a>) {
+    match condition {
+        LabelCondition::Text(matcher) => drop(into.insert(matcher.name())),
+        LabelCondition::Number(number) => drop(into.insert(&number.name)),
+        LabelCondition::And(left, right) | LabelCondition::Or(left, right) => {
+            names(left, into);
+            names(right, into);
+        }
     }
 }
 
 impl Stage {
-    pub(crate) fn apply<'l>(&'l self, record: &mut Record<'l>) -> bool {
+    pub(crate) fn apply<'l>(&'l self, record: &mut Record<'l>, wanted: Option<&Wanted<'_>>) -> bool {
         match self {
             Self::Line(line) => return line.filter.keeps(&record.text),
             Self::Label(condition) => return holds(condition, record),
-            Self::Json(picks) if picks.is_empty() => parse(record, "JSONParserErr", |text, found| {
+            Self::Json(picks) if picks.is_empty() => parse(record, wanted, "JSONParserErr", |text, found| {
                 json::flatten(text, &mut |name, value| found(extract::label_name(name), value))
             }),
-            Self::Json(picks) => parse(record, "JSONParserErr", |text, found| {
+            Self::Json(picks) => parse(record, wanted, "JSONParserErr", |text, found| {
                 for (name, path, _) in picks {
                     let value = match json::find(text, path)? {
                         Some(json::Value::Text(value)) => value,
@@ -75,7 +118,7 @@ impl Stage {
                 }
                 Ok(())
             }),
-            Self::Logfmt { strict, picks, .. } => parse(record, "LogfmtParserErr", |text, found| {
+            Self::Logfmt { strict, picks, .. } => parse(record, wanted, "LogfmtParserErr", |text, found| {
                 extract::logfmt(text, *strict, &mut |(key, value)| {
                     if picks.is_empty() {
                         return found(extract::label_name(key), value);
@@ -83,11 +126,11 @@ impl Stage {
                     picks.iter().filter(|(_, wanted)| *wanted == key).try_for_each(|(name, _)| found(name.as_str().into(), value.clone()))
                 })
             }),
-            Self::Pattern(pattern, _) => parse(record, "PatternParserErr", |text, found| {
+            Self::Pattern(pattern, _) => parse(record, wanted, "PatternParserErr", |text, found| {
                 pattern.extract(text, &mut |(name, value)| drop(found(name, value)));
                 Ok(())
             }),
-            Self::Regexp(regex) => parse(record, "RegexpParserErr", |text, found| {
+            Self::Regexp(regex) => parse(record, wanted, "RegexpParserErr", |text, found| {
                 extract::regexp(regex, text, &mut |(name, value)| drop(found(name, value)));
                 Ok(())
             }),
@@ -129,13 +172,22 @@ type Found<'f> = dyn FnMut(Cow<'_, str>, Cow<'_, str>) -> Result<(), String> + '
 
 /// Runs a parser over the text and adds what it found. A text that a formatter made is the record's own and may change, so its
 /// pairs are copied.
-fn parse(record: &mut Record<'_>, error: &'static str, work: impl Fn(&str, &mut Found<'_>) -> Result<(), String>) {
+fn parse(
+    record: &mut Record<'_>,
+    wanted: Option<&Wanted<'_>>,
+    error: &'static str,
+    work: impl Fn(&str, &mut Found<'_>) -> Result<(), String>,
+) {
     let bound = |count: usize| if count < FIELDS_MAX { Ok(()) } else { Err(format!("the line has more than {FIELDS_MAX} fields")) };
     let mut pairs: Vec<(String, String)> = Vec::new();
     let text = record.text.clone();
+    let mut count = 0;
     let outcome = work(&text, &mut |name, value| {
-        pairs.push((name.into_owned(), value.into_owned()));
-        bound(pairs.len())
+        count += 1;
+        if wanted.is_none_or(|wanted| wanted.contains(&*name)) {
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        bound(count)
     });
     for (name, value) in pairs {
         add(record, name.into(), value.into());
@@ -150,7 +202,7 @@ fn add<'l>(record: &mut Record<'l>, name: Cow<'l, str>, value: Cow<'l, str>) {
     if name.is_empty() {
         return;
     }
-    let name = if record.has_kind(&name, Kind::Stream) { format!("{name}_extracted").into() } else { name };
+    let name = if record.has_kind(&name, Kind::Stream) { format!("{name}{BESIDE}").into() } else { name };
     if !record.has_kind(&name, Kind::Parsed) {
         record.set(name, value, Kind::Parsed);
     }

@@ -69,6 +69,17 @@ impl Template {
         &self.source
     }
 
+    /// Names of the labels that it asks for.
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            if let Part::Action(operand) = part {
+                operand.fields(&mut out);
+            }
+        }
+        out
+    }
+
     /// # Errors
     /// A function cannot do what it is asked for.
     pub(crate) fn render(&self, record: &Record<'_>) -> Result<String, String> {
@@ -87,6 +98,14 @@ impl Template {
 }
 
 impl Operand {
+    fn fields<'t>(&'t self, out: &mut Vec<&'t str>) {
+        match self {
+            Self::Field(name) => out.push(name),
+            Self::Call(_, arguments) | Self::Pattern(_, _, arguments) => arguments.iter().for_each(|argument| argument.fields(out)),
+            Self::Text(_) | Self::Line | Self::Timestamp => {}
+        }
+    }
+
     fn value(&self, record: &Record<'_>) -> Result<String, String> {
         let values = |operands: &[Self]| operands.iter().map(|operand| operand.value(record)).collect::<Result<Vec<_>, _>>();
         match self {

@@ -83,6 +83,40 @@ fn metric_queries_are_read() {
     }
 }
 
+/// From Loki's handbook, as people know them.
+#[test]
+fn examples_of_the_handbook_are_read() {
+    for text in [
+        r#"{container="query-frontend",namespace="loki-dev"} |= "metrics.go" | logfmt | duration > 10s and throughput_mb < 500"#,
+        r#"{name="kafka"} |~ "tsdb-ops.*io:2003""#,
+        r#"{job="loki-ops/query-frontend"} |= "metrics.go" !="out of order" | logfmt | duration > 30s or status_code!="200""#,
+        r#"{job="loki-ops/query-frontend"} | logfmt | duration >= 20ms or (method="GET" and size <= 20KB)"#,
+        r#"{job="x"} | duration >= 20ms or method="GET", size <= 20KB"#,
+        r#"{app="x"} |= `level=error` | json first_server="servers[0]", ua="request.headers[\"User-Agent\"]""#,
+        "{cluster=\"ops-tools1\", name=\"querier\", namespace=\"loki-dev\"}\n  |= \"metrics.go\" != \"loki-canary\"\n  | logfmt\n  | query != \"\"\n  | label_format query=\"{{ Replace .query \\\"\\\\n\\\" \\\"\\\" -1 }}\"\n  | line_format \"{{ .ts}}\\t{{.duration}}\"",
+        "{app=\"foo\"} # anything that comes after will not be interpreted\n # |= \"nothing\"\n | json",
+        r#"rate({job="mysql"} |= "error" != "timeout" [10s] offset 5m)"#,
+        r#"count_over_time({job="mysql"}[5m] offset 5m)"#,
+        r#"sum by (host) (rate({job="mysql"} |= "error" != "timeout" | json | duration > 10s [1m]))"#,
+        r#"quantile_over_time(0.99, {cluster="ops-tools1",container="ingress-nginx"} | json | __error__ = "" | unwrap request_time [1m]) by (path)"#,
+        r#"sum by (org_id) (sum_over_time({cluster="ops-tools1",container="loki-dev"} |= "metrics.go" | logfmt | unwrap bytes_processed [1m]))"#,
+        r#"topk(10, sum(rate({region="us-east1"}[5m])) by (name))"#,
+        r#"avg(rate(({job="nginx"} |= "GET" | json | path="/home")[10s])) by (region)"#,
+        r#"sum(rate({app="foo", level="error"}[1m])) / sum(rate({app="foo"}[1m]))"#,
+        r#"sum without(app) (count_over_time({app="foo"}[1m])) > bool sum without(app) (count_over_time({app="bar"}[1m]))"#,
+        r#"sum(count_over_time({foo="bar"}[1m])) == bool 1"#,
+        r#"rate({app=~"foo|bar"}[1m]) and rate({app="bar"}[1m])"#,
+        r#"max by (machine) (count_over_time({app="foo"}[1m])) > bool ignoring(app) avg(count_over_time({app="bar"}[1m]))"#,
+        r#"count_over_time({job="x"} | pattern "<ip> - - <_> \"<method> <uri> <_>\" <status> <size>" | status >= 400 [5m])"#,
+        r#"sum by (level) (count_over_time({app="x"} | json | drop __error__, level="debug" | keep level [$R]))"#,
+        r#"absent_over_time({job="mysql",instance=~".*"}[1h])"#,
+        r#"label_replace(rate({job="api-server",service="a:c"} |= "err" [1m]), "foo", "$1", "service", "(.*):.*")"#,
+    ] {
+        let text = text.replace("$R", "5m");
+        parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+}
+
 #[test]
 fn mistakes_are_told_with_their_place() {
     for (text, column, message) in [

@@ -24,7 +24,7 @@ fn record<'l>(pipeline: &'l Pipeline, entry: &'l crate::Entry) -> Option<Record<
         return None;
     }
     let mut record = Record::new(entry.ts_ns(), &entry.labels, entry.severity, &entry.text);
-    pipeline.stages.iter().all(|stage| stage.apply(&mut record)).then_some(record)
+    pipeline.stages.iter().all(|stage| stage.apply(&mut record, None)).then_some(record)
 }
 
 fn labels(record: &Record<'_>, dropped: Option<&str>) -> LabelSet {
@@ -157,8 +157,9 @@ proptest! {
         }
         // Grouped while it is gathered, or afterwards.
         if let ("count_over_time" | "rate" | "sum_over_time", Ok(_)) = (name, engine.metric(&query, &times, &Patience::default())) {
+            let labels = ["app", "a, n", "detected_level, d", "n_extracted, one"][limit % 4];
             let grouped = |text: &str| engine.metric(&Expression::parse(text).unwrap(), &times, &Patience::default()).unwrap().0;
-            let (a, b) = (grouped(&format!("sum by (app) ({text})")), grouped(&format!("sum by (app) ({text} + 0)")));
+            let (a, b) = (grouped(&format!("sum by ({labels}) ({text})")), grouped(&format!("sum by ({labels}) ({text} + 0)")));
             prop_assert_eq!(a.len(), b.len());
             for (a, b) in a.iter().zip(&b) {
                 prop_assert_eq!(&a.labels, &b.labels);
