@@ -110,8 +110,9 @@ pub async fn send_all<S: AsyncRead + AsyncWrite + Send>(stream: S, mut texts: mp
         let sent = timeout(PATIENCE, async {
             to.write_all(&frame).await?;
             to.flush().await
-        });
-        if last || !matches!(sent.await, Ok(Ok(()))) {
+        })
+        .await;
+        if last || !matches!(sent, Ok(Ok(()))) {
             break;
         }
     }
