@@ -2,6 +2,7 @@
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
 //! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`push`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`masking`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`loki`] (with [`websocket`]), [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -19,6 +20,7 @@ pub mod hosts;
 pub mod live;
 pub mod logs;
 pub mod masking;
+pub mod loki;
 pub mod own_metrics;
 pub mod prometheus;
 pub mod push;
@@ -26,6 +28,7 @@ pub mod receive;
 pub mod remote_read;
 pub mod status;
 pub mod tokens;
+pub mod websocket;
 
 use crate::{deploys::Controller, gateway::registry::Registry, store::Store};
 use auth::Auth;
@@ -217,6 +220,8 @@ pub fn router(state: Shared) -> Router {
     let guarded = Router::new()
         .nest("/shipwatch/api/v1", own.fallback(error::not_found))
         .nest("/api/v1", prometheus)
+        .nest("/loki/api/v1", loki::routes().layer(middleware::from_fn(compress::layer)))
+        .route("/ready", get(|| async { "ready\n" }))
         .route("/-/reload", post(alerts::reload))
         .route("/metrics", get(own_metrics::export))
         .route("/federate", get(exchange::federate))

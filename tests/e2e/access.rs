@@ -38,6 +38,12 @@ const PROTECTED: &[(&str, &str)] = &[
     ("GET", "/api/v1/targets"),
     ("GET", "/api/v1/no-such-thing"),
     ("GET", "/metrics"),
+    ("GET", "/loki/api/v1/query_range"),
+    ("POST", "/loki/api/v1/query"),
+    ("GET", "/loki/api/v1/labels"),
+    ("GET", "/loki/api/v1/tail"),
+    ("GET", "/loki/api/v1/no-such-thing"),
+    ("GET", "/ready"),
     ("POST", "/-/reload"),
 ];
 

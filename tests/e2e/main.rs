@@ -12,4 +12,5 @@ mod hostile;
 mod identity;
 mod interop;
 mod push;
+mod loki;
 mod secrets;

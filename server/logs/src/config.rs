@@ -33,6 +33,10 @@ pub struct Config {
     pub max_bytes: u64,
     /// Live subscriptions at one time; more are refused.
     pub max_subscribers: u64,
+    /// Series that one LogQL query may have at a time; above it ends with an error.
+    pub query_max_series: u64,
+    /// Values that one LogQL metric query may hold in memory, about 32 bytes each; above it ends with an error.
+    pub query_max_values: u64,
 }
 
 impl Default for Config {
@@ -48,6 +52,8 @@ impl Default for Config {
             max_behind: Duration::from_secs(90 * 86_400),
             max_bytes: 0,
             max_subscribers: 64,
+            query_max_series: 10_000,
+            query_max_values: 5_000_000,
         }
     }
 }
@@ -66,6 +72,8 @@ impl Config {
         within("head_max_bytes", self.head_max_bytes, self.head_bytes.saturating_mul(2), 1 << 40);
         within("max_line_bytes", self.max_line_bytes, 256, 4 << 20);
         within("max_subscribers", self.max_subscribers, 0, 4096);
+        within("query_max_series", self.query_max_series, 1, 1_000_000);
+        within("query_max_values", self.query_max_values, 1_000, 1_000_000_000);
     }
 }
 

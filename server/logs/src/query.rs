@@ -1,16 +1,18 @@
 //! Questions about log lines: what they mean ([`parse`]), what they need of the store ([`plan`]), and the answers ([`search`],
 //! [`count`], [`context`], [`catalog`]).
 
+mod best;
 pub(crate) mod catalog;
 pub(crate) mod context;
 pub(crate) mod count;
 pub(crate) mod matcher;
 pub(crate) mod parse;
 pub(crate) mod plan;
+pub(crate) mod scan;
 pub(crate) mod search;
 
 use matcher::{LineFilter, Matcher};
-use parse::ParseError;
+use scan::ParseError;
 use shipwatch_common::model::{Labels, Severity};
 
 /// Every severity.
@@ -41,6 +43,12 @@ impl Query {
     /// Tells the column and what was expected there.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         parse::parse(text)
+    }
+
+    /// Every line of the streams that these select.
+    #[must_use]
+    pub fn of(matchers: &[Matcher]) -> Self {
+        Self { matchers: matchers.to_vec(), ..Self::default() }
     }
 
     /// What the streams' labels must be.

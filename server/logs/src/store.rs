@@ -247,6 +247,11 @@ impl Engine {
         stats::stats(&self.shared)
     }
 
+    /// What queries read.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     fn ask<T>(&self, command: impl FnOnce(writer::Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = sync_channel(1);
         self.commands.as_ref().ok_or(Error::Closed)?.send(command(reply)).map_err(|_| Error::Closed)?;

@@ -45,6 +45,7 @@ impl From<shipwatch_logs::Error> for ApiError {
     fn from(error: shipwatch_logs::Error) -> Self {
         let status = match error {
             shipwatch_logs::Error::Query(_) | shipwatch_logs::Error::Invalid(_) => StatusCode::BAD_REQUEST,
+            shipwatch_logs::Error::TimedOut | shipwatch_logs::Error::Canceled => StatusCode::SERVICE_UNAVAILABLE,
             shipwatch_logs::Error::TooManySubscribers(_) => StatusCode::TOO_MANY_REQUESTS,
             shipwatch_logs::Error::Full { .. } | shipwatch_logs::Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

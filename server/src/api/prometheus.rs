@@ -55,7 +55,8 @@ pub(super) async fn parameters(request: Request) -> Result<Vec<(String, String)>
 }
 
 /// Tells a query that nobody waits for it any more: a client that disconnects drops the request, and this with it.
-struct CancelOnDrop(Arc<AtomicBool>);
+#[derive(Debug, Default)]
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -73,7 +74,7 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
                 Some(deadline) => options.until(deadline),
                 None => options,
             };
-            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            let cancel = CancelOnDrop::default();
             let options = options.canceled_by(Arc::clone(&cancel.0));
             let series = Arc::clone(&state.series);
             // The text of a large answer is written there as well: it takes longer than an async thread may be held.

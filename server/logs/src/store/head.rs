@@ -99,7 +99,7 @@ pub(crate) struct NewRow<'a> {
 }
 
 /// The weight of lines against the sizes in the configuration: text and a little for the rest.
-pub(crate) fn raw_bytes(text_bytes: usize, lines: usize) -> u64 {
+pub(crate) const fn raw_bytes(text_bytes: usize, lines: usize) -> u64 {
     (text_bytes + lines * 16) as u64
 }
 

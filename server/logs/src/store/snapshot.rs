@@ -50,6 +50,13 @@ pub(crate) struct Candidate {
     pub(crate) batches: (u64, u64),
 }
 
+impl Candidate {
+    /// Their text alone.
+    pub(crate) const fn text_bytes(&self) -> u64 {
+        self.raw_bytes.saturating_sub(super::head::raw_bytes(0, 1).saturating_mul(self.n))
+    }
+}
+
 /// The head's part of the view.
 #[derive(Debug)]
 pub(crate) struct Snapshot<'a> {
