@@ -50,7 +50,7 @@ use pem::Continued;
 use rules::UserRule;
 use scan::{Scan, Span};
 use std::{borrow::Cow, path::Path};
-use view::View;
+use view::{Reading, View};
 
 /// Compiled rules. Cheap to share, pure, fail closed.
 #[derive(Debug)]
@@ -93,6 +93,16 @@ pub struct Finding {
     pub detector: &'static str,
     /// The key that it stands behind, in lower case without separators.
     pub key: Option<String>,
+}
+
+/// What looks at a text have found so far.
+#[derive(Debug, Default)]
+struct Found {
+    spans: Vec<Span>,
+    /// Something should be looked at again once its surroundings are masked.
+    unfit: bool,
+    /// A private key began and did not end.
+    open_key: bool,
 }
 
 /// How often a text is masked again before it counts as not understood.
@@ -224,49 +234,76 @@ impl Masker {
             }
             return Err(NotUnderstood);
         }
-        let mut scan = Scan::new(bytes, &self.rules);
+        let mut found = Found::default();
         if key_end < bytes.len() {
-            scan.run();
+            self.look(bytes, &mut found)?;
         }
-        if scan.is_exhausted() {
-            return Err(NotUnderstood);
+        if key_end > 0 {
+            found.spans.push(Span { start: 0, end: key_end, kind: Kind::PrivateKey, detector: "private key block", key: None });
         }
-        scan.push(Kind::PrivateKey, 0, key_end, "private key block");
-        if scan.open_key {
+        if found.open_key {
             state.open();
         }
-        let (mut spans, mut unfit) = (scan.spans, scan.unfit);
-        if scan.encoded {
-            unfit |= self.views(bytes, &mut spans)?;
-        }
-        for span in &mut spans {
+        for span in &mut found.spans {
             span.start = line.floor_char_boundary(span.start);
             span.end = line.ceil_char_boundary(span.end);
         }
-        Ok((spans, unfit))
+        Ok((found.spans, found.unfit))
     }
 
-    fn views(&self, bytes: &[u8], spans: &mut Vec<Span>) -> Result<bool, NotUnderstood> {
-        let mut unfit = false;
+    /// Looks at a text however it must be read.
+    fn look(&self, bytes: &[u8], found: &mut Found) -> Result<(), NotUnderstood> {
+        match view::reading(bytes, self.rules.exact()) {
+            Reading::Plain => self.scan(bytes, &[], found),
+            Reading::Light(view) => self.scan(&view.bytes, std::slice::from_ref(&view), found),
+            Reading::Layers => {
+                self.scan(bytes, &[], found)?;
+                self.views(bytes, found)
+            }
+        }
+    }
+
+    /// Looks at the text that `layers` lead to.
+    fn scan(&self, bytes: &[u8], layers: &[View], found: &mut Found) -> Result<(), NotUnderstood> {
+        let mut scan = Scan::new(bytes, &self.rules);
+        scan.run();
+        if scan.is_exhausted() {
+            return Err(NotUnderstood);
+        }
+        found.unfit |= scan.unfit;
+        found.open_key |= scan.open_key;
+        if layers.is_empty() && found.spans.is_empty() {
+            found.spans = scan.spans;
+            return Ok(());
+        }
+        found.spans.extend(scan.spans.iter().map(|span| {
+            let (start, end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
+            Span { start, end, ..*span }
+        }));
+        Ok(())
+    }
+
+    fn views(&self, bytes: &[u8], found: &mut Found) -> Result<(), NotUnderstood> {
         let mut layers = vec![View::of(bytes)];
+        // What a view leaves open was judged as the text stands.
+        let open_key = found.open_key;
         for _ in 0..view::MAX_LAYERS {
             let Some(view) = layers.last() else { break };
-            let mut scan = Scan::new(&view.bytes, &self.rules);
-            scan.run();
-            spans.extend(scan.spans.iter().map(|span| {
-                let (start, end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
-                Span { start, end, ..*span }
-            }));
-            if scan.is_exhausted() {
-                return Err(NotUnderstood);
-            }
-            unfit |= scan.unfit;
-            if !scan.encoded {
-                return Ok(unfit);
+            self.scan(&view.bytes, &layers, found)?;
+            found.open_key = open_key;
+            if matches!(view::reading(&view.bytes, self.rules.exact()), Reading::Plain) {
+                return Ok(());
             }
             let next = View::of(&view.bytes);
             layers.push(next);
         }
         Err(NotUnderstood)
+    }
+}
+
+impl Rules {
+    /// Patterns of the configuration look at every sign.
+    const fn exact(&self) -> bool {
+        !self.user.is_empty()
     }
 }

@@ -1,6 +1,6 @@
 //! Addresses of mail.
 
-use super::{kind::Kind, numbers, scan::Scan};
+use super::{kind::Kind, numbers, scan::Scan, text};
 
 const fn is_local(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
@@ -31,6 +31,8 @@ pub(super) fn at(scan: &mut Scan<'_>, at: usize) -> usize {
     while start < at && !may_start(scan.byte(start)) {
         start += 1;
     }
+    // The letter of `\n` before it.
+    start += usize::from(start + 1 < at && text::follows_break(scan.bytes, start + 1));
     let local = scan.part(start, at);
     // How git names the account that everybody uses.
     if local.is_empty() || local == b"git" || numbers::is_allowed(scan, start) {

@@ -4,7 +4,7 @@
 //! or an identifier are none), its length and check digits what it can be, and the word before it whether it numbers a
 //! thing after all.
 
-use super::{checks, keys::Class, kind::Kind, net, scan::Scan};
+use super::{checks, keys::Class, kind::Kind, net, scan::Scan, text};
 
 /// Most digits that a number written in groups may have.
 const MAX_DIGITS: usize = 24;
@@ -30,8 +30,21 @@ impl Digits {
     }
 }
 
+/// Whether a run of digits can be anything, or the start of it.
 #[inline]
-fn digits_at(scan: &Scan<'_>, at: usize) -> usize {
+pub(super) fn may_be(scan: &Scan<'_>, start: usize, end: usize) -> bool {
+    let before = scan.before(start);
+    end - start >= 11
+        || match scan.byte(end) {
+            b' ' | b'-' | b'.' => scan.byte(end + 1).is_ascii_digit(),
+            b')' => before == b'(',
+            _ => false,
+        }
+        || before.is_ascii_alphabetic() && end - start >= 2
+}
+
+#[inline]
+pub(super) fn digits_at(scan: &Scan<'_>, at: usize) -> usize {
     scan.bytes.get(at..).map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
 
@@ -60,7 +73,7 @@ pub(super) fn run(scan: &mut Scan<'_>, start: usize) -> usize {
 #[inline]
 fn is_open(scan: &Scan<'_>, at: usize) -> bool {
     let before = scan.before(at);
-    if matches!(before, b'n' | b'r' | b't') && at >= 2 && scan.byte(at - 2) == b'\\' {
+    if text::follows_break(scan.bytes, at) {
         return true;
     }
     if before == b'.' && at >= 2 && scan.byte(at - 2).is_ascii_digit() {

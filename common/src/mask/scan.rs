@@ -37,7 +37,6 @@ enum Role {
     Semicolon,
     At,
     Plus,
-    Escape,
     Wide,
 }
 
@@ -54,11 +53,6 @@ const ROLES: [Role; 256] = {
     roles[b';' as usize] = Role::Semicolon;
     roles[b'@' as usize] = Role::At;
     roles[b'+' as usize] = Role::Plus;
-    roles[b'\\' as usize] = Role::Escape;
-    roles[b'%' as usize] = Role::Escape;
-    roles[b'&' as usize] = Role::Escape;
-    roles[0xC2] = Role::Wide;
-    roles[0xE2] = Role::Wide;
     roles[0xEF] = Role::Wide;
     roles
 };
@@ -73,8 +67,6 @@ pub(super) struct Scan<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) rules: &'a Rules,
     pub(super) spans: Vec<Span>,
-    /// Something is written in a way that hides it from this scan.
-    pub(super) encoded: bool,
     /// What stands behind a key cannot be what the key says; it may look otherwise once something in it is masked.
     pub(super) unfit: bool,
     /// A private key began and did not end.
@@ -85,15 +77,7 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     pub(super) const fn new(bytes: &'a [u8], rules: &'a Rules) -> Self {
-        Self {
-            bytes,
-            rules,
-            spans: Vec::new(),
-            encoded: false,
-            unfit: false,
-            open_key: false,
-            left: MIN_WORK + bytes.len().saturating_mul(WORK_PER_BYTE),
-        }
+        Self { bytes, rules, spans: Vec::new(), unfit: false, open_key: false, left: MIN_WORK + bytes.len().saturating_mul(WORK_PER_BYTE) }
     }
 
     /// Accounts for bytes that were looked at for one value.
@@ -112,11 +96,9 @@ impl<'a> Scan<'a> {
     pub(super) fn run(&mut self) {
         anchors::find(self);
         let mut at = 0;
-        while let Some(rest) = self.bytes.get(at..)
-            && let Some(offset) = rest.iter().position(|byte| ROLES[usize::from(*byte)] != Role::None)
+        while let Some(here) = self.next(at)
             && !self.is_exhausted()
         {
-            let here = at + offset;
             at = match ROLES[usize::from(self.byte(here))] {
                 Role::None => here + 1,
                 Role::Digit => numbers::run(self, here),
@@ -124,13 +106,29 @@ impl<'a> Scan<'a> {
                 Role::Semicolon => self.semicolon(here),
                 Role::At => email::at(self, here),
                 Role::Plus => numbers::plus(self, here),
-                Role::Escape | Role::Wide => self.escape(here),
+                Role::Wide => self.wide(here),
             };
         }
         if self.rules.policy.on(Kind::Ip) || self.rules.policy.on(Kind::Mac) {
             net::colons(self);
         }
         super::rules::find_all(&self.rules.user, self.bytes, &mut self.spans);
+    }
+
+    /// The next byte that may mean something. Most runs of digits are too short for anything, and nothing goes on behind them.
+    #[inline]
+    fn next(&self, mut at: usize) -> Option<usize> {
+        loop {
+            at += self.bytes.get(at..)?.iter().position(|byte| ROLES[usize::from(*byte)] != Role::None)?;
+            if ROLES[usize::from(self.byte(at))] != Role::Digit {
+                return Some(at);
+            }
+            let len = numbers::digits_at(self, at);
+            if numbers::may_be(self, at, at + len) {
+                return Some(at);
+            }
+            at += len;
+        }
     }
 
     #[inline]
@@ -297,18 +295,15 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Notes whether a decoded view is needed.
-    fn escape(&mut self, at: usize) -> usize {
-        if !self.encoded {
-            self.encoded = super::view::starts_escape(self.bytes, at);
+    /// `key：`
+    fn wide(&mut self, at: usize) -> usize {
+        if !text::is_wide_colon(self.bytes, at) {
+            return at + 1;
         }
-        if text::is_wide_colon(self.bytes, at) {
-            return match self.key_before(at) {
-                Some(found) => self.keyed(found, at, at + 3),
-                None => at + 3,
-            };
+        match self.key_before(at) {
+            Some(found) => self.keyed(found, at, at + 3),
+            None => at + 3,
         }
-        at + 1
     }
 
     /// What the word before a number says about it: `order 4111…`, `"order_id":"4111…"`, `/orders/4111…`.

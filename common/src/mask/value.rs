@@ -68,14 +68,10 @@ pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
 
 /// `Some("x")`, `Optional[x]`, `b'x'`, `<![CDATA[x]]>`.
 fn skip_wrapping(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    for wrapping in [&b"Some("[..], b"Optional[", b"<![CDATA["] {
-        if rest.starts_with(wrapping) {
-            return at + wrapping.len();
-        }
-    }
-    match rest {
+    match bytes.get(at..).unwrap_or_default() {
         [b'b' | b'u' | b'r' | b'N', b'\'' | b'"', ..] => at + 1,
+        [b'S', b'o', b'm', b'e', b'(', ..] => at + 5,
+        [b'O', b'p', b't', b'i', b'o', b'n', b'a', b'l', b'[', ..] | [b'<', b'!', b'[', b'C', b'D', b'A', b'T', b'A', b'[', ..] => at + 9,
         _ => at,
     }
 }
@@ -354,7 +350,7 @@ pub(super) fn is_plain_name(value: &[u8]) -> bool {
 
 /// `https://` or such.
 fn has_scheme(value: &[u8]) -> bool {
-    text::find(value, b':').is_some_and(|colon| value.get(colon..).is_some_and(|rest| text::find_text(rest, b"://").is_some()))
+    value.contains(&b':') && value.windows(3).any(|part| part == *b"://")
 }
 
 fn is_address(value: &[u8]) -> bool {

@@ -2,6 +2,12 @@
 //!
 //! JSON escapes, percent encoding, character references, full-width signs and characters without width all go in one pass;
 //! nested encodings take a pass each. A view knows where each of its pieces came from.
+//!
+//! What an escape stands for may end a value, start one, or be a part of one, so a text is looked at as it stands and in its
+//! views. Two things need no second look: a line break or tab within a text, which ends words as it stands, and letters and
+//! slashes, which end nothing (`\u5f20\/`): a [`Reading::Light`] has them in place of their escapes and all else as it stands.
+
+use memchr::memchr3;
 
 /// Layers that are taken off. A text with more is not understood and must not pass.
 pub(super) const MAX_LAYERS: usize = 5;
@@ -46,10 +52,91 @@ impl Unit {
     }
 }
 
+/// How a text must be read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// As it stands.
+    Plain,
+    /// With letters and slashes in place of their escapes.
+    Light(View),
+    /// As it stands, and with a layer taken off.
+    Layers,
+}
+
+/// What stands at a place where an escape may start.
+enum Escape {
+    /// Nothing, for so many bytes.
+    None(usize),
+    /// A letter or a slash.
+    Light(Unit),
+    /// Something that may end or start a value.
+    Other,
+}
+
+/// How to read a text. `exact`: every escape counts, for patterns that may look at any sign.
+pub(super) fn reading(bytes: &[u8], exact: bool) -> Reading {
+    let first = [memchr3(b'\\', b'%', b'&', bytes), memchr3(0xC2, 0xE2, 0xEF, bytes)];
+    let Some(mut at) = first.into_iter().flatten().min() else { return Reading::Plain };
+    let mut view: Option<View> = None;
+    let mut plain = 0;
+    while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| may_start(*byte))) {
+        at += offset;
+        match escape_at(bytes, at) {
+            Escape::None(len) if !exact || len == 1 => at += len,
+            Escape::Light(unit) if !exact => {
+                let view = view.get_or_insert_with(|| View::new(bytes.len()));
+                view.add(plain, bytes.get(plain..at).unwrap_or_default(), true);
+                view.add(at, unit.bytes.get(..unit.count).unwrap_or_default(), false);
+                at += unit.len;
+                plain = at;
+            }
+            Escape::None(len) if !starts_escape(bytes, at) => at += len,
+            _ => return Reading::Layers,
+        }
+    }
+    match view {
+        Some(mut view) => {
+            view.add(plain, bytes.get(plain..).unwrap_or_default(), true);
+            Reading::Light(view)
+        }
+        None => Reading::Plain,
+    }
+}
+
+fn escape_at(bytes: &[u8], at: usize) -> Escape {
+    if bytes.get(at) != Some(&b'\\') {
+        return if unit_at(bytes, at).is_some() { Escape::Other } else { Escape::None(1) };
+    }
+    let slashes = bytes.get(at..).map_or(0, |rest| rest.iter().take_while(|byte| **byte == b'\\').count());
+    let next = bytes.get(at + slashes).copied().unwrap_or(0);
+    match next {
+        b'"' | b'\'' | b'n' | b'r' => Escape::None(slashes + 1),
+        b't' if !follows_separator(bytes, at) => Escape::None(slashes + 1),
+        b'/' if slashes == 1 => Escape::Light(Unit::of(2, b"/")),
+        b'u' if slashes == 1 => match hex(bytes, at + 2, 4) {
+            None => Escape::None(1),
+            Some(code) if code >= 0xC0 && fold_code(code).is_none() => backslash(bytes, at).map_or(Escape::None(1), Escape::Light),
+            Some(_) => Escape::Other,
+        },
+        _ if unit_at(bytes, at + slashes - 1).is_some() => Escape::Other,
+        _ => Escape::None(slashes),
+    }
+}
+
+/// A tab behind a key's separator is white space before the value, however it is written.
+fn follows_separator(bytes: &[u8], at: usize) -> bool {
+    let before = bytes.get(..at).unwrap_or_default().trim_ascii_end();
+    matches!(before.last(), Some(b':' | b'=' | b'>' | 0x9A))
+}
+
 impl View {
+    fn new(source_len: usize) -> Self {
+        Self { bytes: Vec::with_capacity(source_len), pieces: Vec::with_capacity(16), source_len }
+    }
+
     /// Takes one layer off.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let mut view = Self { bytes: Vec::with_capacity(bytes.len()), pieces: Vec::new(), source_len: bytes.len() };
+        let mut view = Self::new(bytes.len());
         let mut at = 0;
         // Where the bytes that are yet to be copied start.
         let mut plain = 0;
