@@ -35,6 +35,7 @@ mod rules;
 mod scan;
 mod sql;
 mod text;
+mod triggers;
 mod value;
 mod view;
 

@@ -242,18 +242,21 @@ const fn ends_address(byte: u8) -> bool {
 /// `scheme://user:password@host`: the password, or a user that can only be a token.
 fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     let rest = scan.bytes.get(behind..)?;
-    let len = rest.iter().take_while(|byte| !ends_address(**byte)).count();
-    scan.spend(len);
-    let whole = rest.get(..len)?;
-    let authority_len = whole.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(len);
-    let authority = whole.get(..authority_len)?;
+    let authority_len = rest.iter().take_while(|byte| !(ends_address(**byte) || matches!(byte, b'/' | b'?' | b'#'))).count();
+    scan.spend(authority_len);
+    let authority = rest.get(..authority_len)?;
     let sign = authority.iter().rposition(|byte| *byte == b'@').or_else(|| {
         // A password with a slash in it: what looks like a port is none. Nobody writes `:8080#part`.
         let colon = authority.iter().position(|byte| *byte == b':')?;
         let port = authority.get(colon + 1..)?;
-        let cut = whole.get(authority_len) == Some(&b'#');
+        let cut = rest.get(authority_len) == Some(&b'#');
         let is_port = !cut && !port.is_empty() && port.iter().all(u8::is_ascii_digit);
-        if is_port || authority.first() == Some(&b'[') { None } else { whole.iter().rposition(|byte| *byte == b'@') }
+        if is_port || authority.first() == Some(&b'[') {
+            return None;
+        }
+        let len = rest.iter().take_while(|byte| !ends_address(**byte)).count();
+        scan.spend(len);
+        rest.get(..len)?.iter().rposition(|byte| *byte == b'@')
     })?;
     user_info(scan, behind, behind + sign, URL);
     // The user may be a key of its own.

@@ -30,21 +30,8 @@ impl Digits {
     }
 }
 
-/// Whether a run of digits can be anything, or the start of it.
 #[inline]
-pub(super) fn may_be(scan: &Scan<'_>, start: usize, end: usize) -> bool {
-    let before = scan.before(start);
-    end - start >= 11
-        || match scan.byte(end) {
-            b' ' | b'-' | b'.' => scan.byte(end + 1).is_ascii_digit(),
-            b')' => before == b'(',
-            _ => false,
-        }
-        || before.is_ascii_alphabetic() && end - start >= 2
-}
-
-#[inline]
-pub(super) fn digits_at(scan: &Scan<'_>, at: usize) -> usize {
+fn digits_at(scan: &Scan<'_>, at: usize) -> usize {
     scan.bytes.get(at..).map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
 

@@ -7,6 +7,7 @@ use super::{
     keys::{Class, Found},
     kind::{Kind, Mode},
     net, numbers, placeholder, text,
+    triggers::Triggers,
     value::{self, Extent, Value},
 };
 
@@ -26,36 +27,6 @@ impl Span {
         Self { start, end, kind: Kind::Rule(at), detector: "rule of the configuration", key: None }
     }
 }
-
-/// What a byte may mean.
-#[derive(Clone, Copy, Eq, PartialEq)]
-#[repr(u8)]
-enum Role {
-    None,
-    Digit,
-    Separator,
-    Semicolon,
-    At,
-    Plus,
-    Wide,
-}
-
-const ROLES: [Role; 256] = {
-    let mut roles = [Role::None; 256];
-    let mut digit = b'0';
-    while digit <= b'9' {
-        roles[digit as usize] = Role::Digit;
-        digit += 1;
-    }
-    roles[b':' as usize] = Role::Separator;
-    roles[b'=' as usize] = Role::Separator;
-    roles[b'>' as usize] = Role::Separator;
-    roles[b';' as usize] = Role::Semicolon;
-    roles[b'@' as usize] = Role::At;
-    roles[b'+' as usize] = Role::Plus;
-    roles[0xEF] = Role::Wide;
-    roles
-};
 
 /// How often a byte may be looked at in search of values' ends, on average, and what a short text may take.
 const WORK_PER_BYTE: usize = 32;
@@ -95,19 +66,12 @@ impl<'a> Scan<'a> {
     /// Finds everything.
     pub(super) fn run(&mut self) {
         anchors::find(self);
+        let mut triggers = Triggers::new(self.bytes, self.rules.policy.on(Kind::Ip));
         let mut at = 0;
-        while let Some(here) = self.next(at)
+        while let Some(here) = triggers.next(at)
             && !self.is_exhausted()
         {
-            at = match ROLES[usize::from(self.byte(here))] {
-                Role::None => here + 1,
-                Role::Digit => numbers::run(self, here),
-                Role::Separator => self.separator(here),
-                Role::Semicolon => self.semicolon(here),
-                Role::At => email::at(self, here),
-                Role::Plus => numbers::plus(self, here),
-                Role::Wide => self.wide(here),
-            };
+            at = self.look(here, at).max(here + 1);
         }
         if self.rules.policy.on(Kind::Ip) || self.rules.policy.on(Kind::Mac) {
             net::colons(self);
@@ -115,19 +79,25 @@ impl<'a> Scan<'a> {
         super::rules::find_all(&self.rules.user, self.bytes, &mut self.spans);
     }
 
-    /// The next byte that may mean something. Most runs of digits are too short for anything, and nothing goes on behind them.
+    /// Looks at one place; everything before `from` is done with. Goes on behind what was found there.
     #[inline]
-    fn next(&self, mut at: usize) -> Option<usize> {
-        loop {
-            at += self.bytes.get(at..)?.iter().position(|byte| ROLES[usize::from(*byte)] != Role::None)?;
-            if ROLES[usize::from(self.byte(at))] != Role::Digit {
-                return Some(at);
+    fn look(&mut self, here: usize, from: usize) -> usize {
+        match self.byte(here) {
+            b':' | b'=' | b'>' => self.separator(here),
+            b';' => self.semicolon(here),
+            b'@' => email::at(self, here),
+            b'+' => numbers::plus(self, here),
+            0xEF => self.wide(here),
+            b'0'..=b'9' => numbers::run(self, here),
+            // Behind the last of a run of digits.
+            _ => {
+                let len = self.part(from, here).iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+                if len > 0 && !self.before(here - len).is_ascii_digit() {
+                    numbers::run(self, here - len);
+                }
+                // The sign itself may mean something.
+                here
             }
-            let len = numbers::digits_at(self, at);
-            if numbers::may_be(self, at, at + len) {
-                return Some(at);
-            }
-            at += len;
         }
     }
 
@@ -159,6 +129,9 @@ impl<'a> Scan<'a> {
         let masked = placeholder::len_at(&self.rules.user, self.bytes, start).is_some();
         let wanted = start < end && !masked && self.rules.policy.mode(kind) != Mode::Keep;
         if wanted {
+            if self.spans.capacity() == 0 {
+                self.spans.reserve(8);
+            }
             self.spans.push(Span { start, end, kind, detector, key });
         }
         wanted

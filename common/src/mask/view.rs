@@ -7,10 +7,11 @@
 //! views. Two things need no second look: a line break or tab within a text, which ends words as it stands, and letters and
 //! slashes, which end nothing (`\u5f20\/`): a [`Reading::Light`] has them in place of their escapes and all else as it stands.
 
-use memchr::memchr3;
-
 /// Layers that are taken off. A text with more is not understood and must not pass.
 pub(super) const MAX_LAYERS: usize = 5;
+
+/// Bytes that are looked at together while nothing may start an escape.
+const BLOCK: usize = 16;
 
 /// A decoded text.
 #[derive(Debug)]
@@ -75,12 +76,14 @@ enum Escape {
 
 /// How to read a text. `exact`: every escape counts, for patterns that may look at any sign.
 pub(super) fn reading(bytes: &[u8], exact: bool) -> Reading {
-    let first = [memchr3(b'\\', b'%', b'&', bytes), memchr3(0xC2, 0xE2, 0xEF, bytes)];
-    let Some(mut at) = first.into_iter().flatten().min() else { return Reading::Plain };
+    let mut at = 0;
     let mut view: Option<View> = None;
     let mut plain = 0;
-    while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| may_start(*byte))) {
-        at += offset;
+    loop {
+        at = next_start(bytes, at);
+        if at >= bytes.len() {
+            break;
+        }
         match escape_at(bytes, at) {
             Escape::None(len) if !exact || len == 1 => at += len,
             Escape::Light(unit) if !exact => {
@@ -103,7 +106,38 @@ pub(super) fn reading(bytes: &[u8], exact: bool) -> Reading {
     }
 }
 
+/// The next byte that may start an escape, or the end.
+#[inline]
+fn next_start(bytes: &[u8], mut at: usize) -> usize {
+    if bytes.get(at).copied().is_some_and(may_start) {
+        return at;
+    }
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>)
+        && !any_may_start(block)
+    {
+        at += BLOCK;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| STARTS[usize::from(*byte)]).unwrap_or(rest.len())
+}
+
+#[inline]
+fn any_may_start(block: &[u8; BLOCK]) -> bool {
+    block.iter().fold(false, |any, byte| any | may_start(*byte))
+}
+
+#[inline]
 fn escape_at(bytes: &[u8], at: usize) -> Escape {
+    // The commonest: `\u6536`, `\/`.
+    match bytes.get(at..) {
+        Some([b'\\', b'u', digits @ ..]) => {
+            if let Some(unit) = digits.first_chunk().and_then(han) {
+                return Escape::Light(unit);
+            }
+        }
+        Some([b'\\', b'/', ..]) => return Escape::Light(Unit { len: 2, bytes: [b'/', 0, 0, 0], count: 1 }),
+        _ => {}
+    }
     if bytes.get(at) != Some(&b'\\') {
         return if unit_at(bytes, at).is_some() { Escape::Other } else { Escape::None(1) };
     }
@@ -112,7 +146,6 @@ fn escape_at(bytes: &[u8], at: usize) -> Escape {
     match next {
         b'"' | b'\'' | b'n' | b'r' => Escape::None(slashes + 1),
         b't' if !follows_separator(bytes, at) => Escape::None(slashes + 1),
-        b'/' if slashes == 1 => Escape::Light(Unit::of(2, b"/")),
         b'u' if slashes == 1 => match hex(bytes, at + 2, 4) {
             None => Escape::None(1),
             Some(code) if code >= 0xC0 && fold_code(code).is_none() => backslash(bytes, at).map_or(Escape::None(1), Escape::Light),
@@ -121,6 +154,27 @@ fn escape_at(bytes: &[u8], at: usize) -> Escape {
         _ if unit_at(bytes, at + slashes - 1).is_some() => Escape::Other,
         _ => Escape::None(slashes),
     }
+}
+
+/// The value of each hexadecimal digit; other bytes have more bits.
+const HEX: [u8; 256] = {
+    let mut values = [0xFF; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        values[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
+/// A Han character by its four digits.
+#[inline]
+fn han(digits: &[u8; 4]) -> Option<Unit> {
+    let [a, b, c, d] = digits.map(|digit| HEX[usize::from(digit)]);
+    let second = b << 2 | c >> 2;
+    let is_han = (a | b | c | d) < 16 && (0x4..=0x9).contains(&a) && (a > 4 || b >= 0xE);
+    is_han.then(|| Unit { len: 6, bytes: [0xE0 | a, 0x80 | second & 0x3F, 0x80 | (c << 4 | d) & 0x3F, 0], count: 3 })
 }
 
 /// A tab behind a key's separator is white space before the value, however it is written.
@@ -198,6 +252,16 @@ const fn may_start(byte: u8) -> bool {
     matches!(byte, b'\\' | b'%' | b'&' | 0xC2 | 0xE2 | 0xEF)
 }
 
+const STARTS: [bool; 256] = {
+    let mut starts = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        starts[byte] = may_start(byte as u8);
+        byte += 1;
+    }
+    starts
+};
+
 fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
     match bytes.get(at)? {
         b'\\' => backslash(bytes, at),
@@ -211,13 +275,8 @@ fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
 fn hex(bytes: &[u8], at: usize, len: usize) -> Option<u32> {
     let digits = bytes.get(at..at + len)?;
     digits.iter().try_fold(0_u32, |sum, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => return None,
-        };
-        Some(sum << 4 | u32::from(value))
+        let value = HEX[usize::from(*digit)];
+        (value < 16).then(|| sum << 4 | u32::from(value))
     })
 }
 
