@@ -273,14 +273,15 @@ impl Masker {
         }
         found.unfit |= scan.unfit;
         found.open_key |= scan.open_key;
-        if layers.is_empty() && found.spans.is_empty() {
+        let first = found.spans.len();
+        if first == 0 {
             found.spans = scan.spans;
-            return Ok(());
+        } else {
+            found.spans.extend(scan.spans);
         }
-        found.spans.extend(scan.spans.iter().map(|span| {
-            let (start, end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
-            Span { start, end, ..*span }
-        }));
+        for span in found.spans.iter_mut().skip(first).filter(|_| !layers.is_empty()) {
+            (span.start, span.end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
+        }
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl Keys {
             && draft.children.len() == 1
             && at > 0
         {
-            self.labels.push(*byte);
+            self.labels.push(CODES[usize::from(*byte)]);
             draft = child;
         }
         let first = self.edges.len();
@@ -182,14 +182,13 @@ impl Keys {
         self.edges.get(first..first + usize::from(node.children)).unwrap_or(&[])
     }
 
-    /// The child for a byte. Edges are in the order of their bytes, those of letters first.
+    /// The child for a byte's code. Edges are in the order of their bytes, those of letters first.
     #[inline]
-    fn step(&self, node: &Node, byte: u8) -> Option<u16> {
-        let bit = letter_bit(byte);
-        if bit == 0 {
-            let wide = byte >= 0x80;
-            return self.edges_of(node).iter().find(|(edge, _)| wide && *edge == byte).map(|(_, child)| *child);
+    fn step(&self, node: &Node, code: u8) -> Option<u16> {
+        if code >= 0x80 {
+            return self.edges_of(node).iter().find(|(edge, _)| *edge == code).map(|(_, child)| *child);
         }
+        let bit = if code < LETTERS { 1 << code } else { 0 };
         if node.letters & bit == 0 {
             return None;
         }
@@ -208,24 +207,25 @@ impl Keys {
     }
 
     fn walk(&self, bytes: &[u8], last: usize) -> Option<Found> {
-        let mut at = last;
-        let mut node = *self.root.get(usize::from(*bytes.get(at)?))?;
+        // What is yet to be looked at, from its end.
+        let mut rest = bytes.get(..last)?;
+        let mut node = *self.root.get(usize::from(*bytes.get(last)?))?;
         let mut best = None;
         'walk: while node != 0 {
             let here = self.nodes.get(usize::from(node))?;
             let from = usize::from(here.label);
-            for letter in self.labels.get(from..from + usize::from(here.label_len))? {
-                match before(bytes, at) {
-                    Some(place) if bytes.get(place).is_some_and(|byte| byte.to_ascii_lowercase() == *letter) => at = place,
+            for code in self.labels.get(from..from + usize::from(here.label_len))? {
+                match before(rest) {
+                    Some((head, found)) if found == *code => rest = head,
                     _ => break 'walk,
                 }
             }
-            if here.accept != 0 && (here.loose || starts_word(bytes, at)) {
-                best = Some((at, here.accept - 1));
+            if here.accept != 0 && (here.loose || starts_word(bytes, rest.len())) {
+                best = Some((rest.len(), here.accept - 1));
             }
-            let Some(place) = before(bytes, at) else { break };
-            let Some(next) = bytes.get(place).and_then(|byte| self.step(here, *byte)) else { break };
-            (at, node) = (place, next);
+            let Some((head, code)) = before(rest) else { break };
+            let Some(next) = self.step(here, code) else { break };
+            (rest, node) = (head, next);
         }
         let (start, id) = best?;
         Some(Found { start, id, class: self.phrases.get(usize::from(id))?.class })
@@ -247,34 +247,52 @@ impl Phrase {
     }
 }
 
-/// The bit of a digit or a letter; 0 for other bytes. Bits are in the order of the bytes.
-#[inline]
-const fn letter_bit(byte: u8) -> u64 {
-    match byte {
-        b'0'..=b'9' => 1 << (byte - b'0'),
-        b'a'..=b'z' => 1 << (byte - b'a' + 10),
-        b'A'..=b'Z' => 1 << (byte - b'A' + 10),
-        _ => 0,
+/// Digits and letters have the codes below this.
+const LETTERS: u8 = 36;
+/// Stands between two words: `card_number`, `Card Number`.
+const JOINT: u8 = 64;
+const OTHER: u8 = 65;
+
+/// What a byte is in a key: a digit or a letter in either case, in the order of the bytes; a joint; another sign; from 0x80 on itself.
+const CODES: [u8; 256] = {
+    let mut codes = [OTHER; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        codes[at] = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'z' => byte - b'a' + 10,
+            b'A'..=b'Z' => byte - b'A' + 10,
+            b'_' | b'-' | b'.' | b' ' => JOINT,
+            0x80.. => byte,
+            _ => OTHER,
+        };
+        at += 1;
     }
+    codes
+};
+
+/// The bit of a digit or a letter; 0 for other bytes.
+const fn letter_bit(byte: u8) -> u64 {
+    let code = CODES[byte as usize];
+    if code < LETTERS { 1 << code } else { 0 }
 }
 
 /// Place of a pair of letters in the table of endings.
 #[inline]
 fn ending(before: u8, last: u8) -> (usize, u64) {
-    let pair = usize::from(before.to_ascii_lowercase()) << 8 | usize::from(last.to_ascii_lowercase());
+    let pair = usize::from(CODES[usize::from(before)]) << 8 | usize::from(CODES[usize::from(last)]);
     (pair >> 6, 1 << (pair & 63))
 }
 
-/// The place of the letter before `at`, past one joint between two words: `card_number`, `Card Number`.
+/// The code of the last byte, past one joint between two words, and what is before it.
 #[inline]
-fn before(bytes: &[u8], at: usize) -> Option<usize> {
-    let place = at.checked_sub(1)?;
-    if bytes.get(place).copied().is_some_and(is_joint) { place.checked_sub(1) } else { Some(place) }
-}
-
-#[inline]
-const fn is_joint(byte: u8) -> bool {
-    matches!(byte, b'_' | b'-' | b'.' | b' ')
+fn before(bytes: &[u8]) -> Option<(&[u8], u8)> {
+    let (last, head) = bytes.split_last()?;
+    match CODES[usize::from(*last)] {
+        JOINT => head.split_last().map(|(last, head)| (head, CODES[usize::from(*last)])),
+        code => Some((head, code)),
+    }
 }
 
 /// Whether a word starts at `at`: nothing, a sign, a digit or Han before it, or the hump of camel case, or an escape such as `\n`.

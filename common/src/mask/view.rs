@@ -89,7 +89,7 @@ pub(super) fn reading(bytes: &[u8], exact: bool) -> Reading {
             Escape::Light(unit) if !exact => {
                 let view = view.get_or_insert_with(|| View::new(bytes.len()));
                 view.add(plain, bytes.get(plain..at).unwrap_or_default(), true);
-                view.add(at, unit.bytes.get(..unit.count).unwrap_or_default(), false);
+                view.add_unit(at, &unit);
                 at += unit.len;
                 plain = at;
             }
@@ -123,7 +123,9 @@ fn next_start(bytes: &[u8], mut at: usize) -> usize {
 
 #[inline]
 fn any_may_start(block: &[u8; BLOCK]) -> bool {
-    block.iter().fold(false, |any, byte| any | may_start(*byte))
+    // One sign after the other: the compiler makes wide comparisons of it.
+    let has = |sign: u8| block.iter().fold(0, |any, byte| any | u8::from(*byte == sign));
+    has(b'\\') | has(b'%') | has(b'&') | has(0xC2) | has(0xE2) | has(0xEF) != 0
 }
 
 #[inline]
@@ -201,7 +203,7 @@ impl View {
                 continue;
             };
             view.add(plain, bytes.get(plain..at).unwrap_or_default(), true);
-            view.add(at, unit.bytes.get(..unit.count).unwrap_or_default(), false);
+            view.add_unit(at, &unit);
             at += unit.len;
             plain = at;
         }
@@ -213,6 +215,22 @@ impl View {
         if !bytes.is_empty() {
             self.pieces.push(Piece { at: self.bytes.len(), source, copied });
             self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn add_unit(&mut self, source: usize, unit: &Unit) {
+        match (unit.count, unit.bytes) {
+            // Lengths that are known cost no call.
+            (1, [byte, ..]) => {
+                self.pieces.push(Piece { at: self.bytes.len(), source, copied: false });
+                self.bytes.push(byte);
+            }
+            (3, [first, second, third, _]) => {
+                self.pieces.push(Piece { at: self.bytes.len(), source, copied: false });
+                self.bytes.extend_from_slice(&[first, second, third]);
+            }
+            (count, bytes) => self.add(source, bytes.get(..count).unwrap_or_default(), false),
         }
     }
 
