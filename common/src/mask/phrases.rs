@@ -58,10 +58,12 @@ const TABLE: &[(Class, &str)] = &[
     (
         Value(Kind::NationalId),
         "idcard idcardno idcardnum idcardnumber idnumber identityno identitycard identitynumber identitycardno certno certnumber \
-         certificateno nationalid nationalidnumber ssn socialsecuritynumber socialsecurity cpf cnpj curp nif dni nie pesel tckn aadhaar \
+         certificateno nationalid nationalidnumber ssn socialsecuritynumber socialsecurity cpf cnpj curp cuit cuil nif pannumber panno pancard tckimlik nric dni nie pesel tckn aadhaar \
          aadhar rrn pccc taxid taxpayerid sfz sfzh personalid customsid clearancecode driverlicense driverlicenseno driverslicense \
          driverslicenseno idno 身份证 身份证号 身份证号码 证件号 证件号码 个人通关码 驾驶证号 税号 社保号 社保卡号",
     ),
+    (Long(Kind::NationalId, 12), "rfc"),
+    (Value(Kind::SqlParam), "bindings sqlbindings"),
     (Value(Kind::Passport), "passport passportno passportnum passportnumber 护照 护照号 护照号码 通行证 通行证号 通行证号码 港澳通行证"),
     (
         Value(Kind::Phone),

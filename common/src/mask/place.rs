@@ -9,7 +9,7 @@ const BACK: usize = 4;
 /// Names of provinces and cities of their rank, two characters each.
 const PROVINCES: &str = "北京天津河北山西辽宁吉林上海江苏浙江安徽福建江西山东河南湖北湖南广东广西海南重庆四川贵州云南西藏陕西甘肃青海宁夏新疆\
      台湾香港澳门";
-const LONG_PROVINCES: [&str; 2] = ["内蒙古", "黑龙江"];
+const LONG_PROVINCES: [&str; 5] = ["内蒙古", "黑龙江", "广西壮族", "宁夏回族", "新疆维吾尔"];
 const NAME_BYTES: usize = 6;
 
 /// What a Han letter may be in an address.
@@ -35,7 +35,7 @@ fn sign(letter: [u8; 3]) -> Sign {
     }
 }
 
-/// Looks around `省` or `市` at `start..behind`.
+/// Looks around `省`, `市` or `自治区` at `start..behind`.
 pub(super) fn around(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
     let end = end_of(scan, behind)?;
     scan.push(Kind::Address, start_of(scan, start), end, "Chinese address");

@@ -6,7 +6,7 @@ use super::{
     Rules, anchors, email,
     keys::{Class, Found},
     kind::{Kind, Mode},
-    net, numbers, placeholder, text,
+    net, numbers, placeholder, sql, text,
     triggers::Triggers,
     value::{self, Extent, Value},
 };
@@ -215,6 +215,10 @@ impl<'a> Scan<'a> {
         if in_tag {
             target.extent = Extent::Markup;
         }
+        target.of_logger = self.is_logger(found.start, separator);
+        if target.of_logger && target.kind == Kind::Name {
+            target.extent = Extent::Word;
+        }
         let start = value::skip_space(self.bytes, from);
         if self.byte(start) == b'[' && placeholder::len_at(&self.rules.user, self.bytes, start).is_none() {
             self.list(found, target, start + 1);
@@ -222,6 +226,15 @@ impl<'a> Scan<'a> {
         }
         let (value, masked) = self.value(found, target, from);
         if masked { value.end.max(from) } else { from }
+    }
+
+    /// `c.shop.user.RealName : verified`: the name of a class that logs, in front of its message.
+    fn is_logger(&self, start: usize, separator: usize) -> bool {
+        self.byte(separator) == b':'
+            && self.before(separator) == b' '
+            && self.byte(start).is_ascii_uppercase()
+            && self.before(start) == b'.'
+            && start.checked_sub(2).is_some_and(|at| self.byte(at).is_ascii_lowercase())
     }
 
     /// Whether `<` stands before the name that holds `at`, with a prefix at most: `<ns:phone>`.
@@ -308,6 +321,8 @@ struct Target {
     extent: Extent,
     /// Fewest letters and digits.
     min: u8,
+    /// The key may be a class that logs and the value its message.
+    of_logger: bool,
 }
 
 /// A value of so many lower-case letters and nothing else is taken for a word.
@@ -323,7 +338,7 @@ impl Target {
             Class::CookieHeader => (Kind::Cookie, 0, Extent::Pairs),
             Class::Thing | Class::Allowed | Class::Neutral => return None,
         };
-        Some(Self { kind, extent, min })
+        Some(Self { kind, extent, min, of_logger: false })
     }
 
     fn fits(self, found: Found, scan: &Scan<'_>, value: &[u8]) -> bool {
@@ -332,12 +347,14 @@ impl Target {
         }
         let strict = scan.rules.policy.strict;
         match found.class {
+            Class::Value(Kind::Name) | Class::Soft(_) if self.of_logger && !strict => super::names::is_person(value),
             Class::Soft(_) => value::is_plain_name(value),
             Class::PlainName => {
                 let alone =
                     !matches!(scan.before(found.start), b'_' | b'-' | b'.' | b'$') && !scan.before(found.start).is_ascii_alphanumeric();
                 alone && (super::names::is_person(value) || strict && value::is_plain_name(value))
             }
+            Class::Value(Kind::SqlParam) => !sql::is_harmless(scan, value),
             Class::Value(Kind::Username) if !scan.rules.policy.on(Kind::Username) => false,
             // The shell's working directory.
             Class::Value(Kind::Password) => !(value.starts_with(b"/") && scan.part(found.start, found.start + 3) == b"PWD"),

@@ -15,7 +15,7 @@ const DETECTOR: &str = "parameter of a statement";
 const MAX_COLUMNS_BYTES: usize = 8192;
 
 /// Plainly no personal data, whatever its column.
-fn is_harmless(scan: &Scan<'_>, value: &[u8]) -> bool {
+pub(super) fn is_harmless(scan: &Scan<'_>, value: &[u8]) -> bool {
     if value.is_empty() || value.eq_ignore_ascii_case(b"null") {
         return true;
     }
@@ -77,6 +77,23 @@ fn numbered(scan: &mut Scan<'_>, from: usize) -> Option<()> {
         at = value::skip_space(scan.bytes, value.after + usize::from(scan.byte(value.after) == b','));
     }
     Some(())
+}
+
+/// TypeORM: `-- PARAMETERS: ["x",1]`.
+pub(super) fn listed(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
+    let mut at = behind;
+    loop {
+        let value = value::at(scan.bytes, at, Extent::Word);
+        scan.spend(value.after.saturating_sub(at) + 1);
+        if value.quoted {
+            judge(scan, value.start, value.end);
+        }
+        at = value::skip_space(scan.bytes, value.after);
+        if scan.byte(at) != b',' {
+            return None;
+        }
+        at += 1;
+    }
 }
 
 /// Hibernate: `binding parameter [1] as [VARCHAR] - [x]`, `binding parameter (1:VARCHAR) <- [x]`.

@@ -328,16 +328,22 @@ fn counts_fit(kind: Kind, value: &[u8]) -> bool {
         Kind::ApiKey | Kind::Token | Kind::Cookie => digits + letters + value.iter().filter(|byte| **byte >= 0x80).count() >= 2,
         Kind::Code => (3..=64).contains(&(digits + letters)),
         Kind::Cvv => (1..=6).contains(&digits) && letters == 0,
-        Kind::Card => digits >= 8 && letters <= 4,
+        Kind::Card => digits >= 8 && letters <= 4 || is_indian_pan(value),
         Kind::BankAccount => digits >= 6,
         Kind::Iban => digits >= 6 && letters >= 2,
-        Kind::NationalId => digits >= 5 && value.len() <= 40,
+        Kind::NationalId => (digits >= 5 || is_indian_pan(value)) && value.len() <= 40,
         Kind::Passport => digits >= 5 && value.len() <= 24,
         Kind::Phone => digits >= 5 && letters <= 6 && value.len() <= 64,
         Kind::BirthDate => digits >= 4,
         Kind::Geo => digits >= 3 && value.contains(&b'.') && letters == 0,
         _ => !value.is_empty(),
     }
+}
+
+/// `ABCDE1234F`, which Indian shops keep behind `pan`.
+fn is_indian_pan(value: &[u8]) -> bool {
+    let shape = |at: usize, byte: &u8| if (5..9).contains(&at) { byte.is_ascii_digit() } else { byte.is_ascii_alphabetic() };
+    value.len() == 10 && value.iter().enumerate().all(|(at, byte)| shape(at, byte))
 }
 
 /// A name where the key has other uses: `recipient`.
