@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! - Pure: no clock, no files (but [`Masker::new`] reads the pseudonyms' key), no state but the [`LineState`] that is passed in.
-//! - Fails closed: a text that is too long, that is encoded more often than views are taken, that is made to be looked at again
+//! - Fails closed: a text over which the code panics, that is too long, that is encoded more often than views are taken, that is made to be looked at again
 //!   and again, or for which findings and text do not fit together, is replaced as a whole.
 //! - Masking masked text changes nothing.
 //! - Neither findings nor errors hold a value.
@@ -56,6 +56,7 @@ use view::{Reading, View};
 /// Compiled rules. Cheap to share, pure, fail closed.
 #[derive(Debug)]
 pub struct Masker {
+    config: Config,
     rules: Rules,
     key: Option<Key>,
     max_bytes: usize,
@@ -140,12 +141,24 @@ impl Masker {
             .map(|rule| UserRule::compile(rule).map_err(|error| format!("rule {:?}: {error}", rule.name)))
             .collect::<Result<_, _>>()?;
         let rules = Rules { policy: config.policy(), keys: config.keys(), anchors: anchors::compile()?, user };
-        Ok(Self { rules, key, max_bytes: usize::try_from(config.max_line_bytes).unwrap_or(usize::MAX) })
+        Ok(Self { config: config.clone(), rules, key, max_bytes: usize::try_from(config.max_line_bytes).unwrap_or(usize::MAX) })
+    }
+
+    /// The same rules under another policy, for a source of its own.
+    ///
+    /// # Errors
+    /// There is no such policy.
+    pub fn with_policy(&self, policy: &str) -> Result<Self, String> {
+        Self::with_key(&Config { policy: policy.to_owned(), ..self.config.clone() }, self.key.clone())
     }
 
     /// Masks one line of one source; `state` carries multi-line secrets over to the next line.
     #[must_use]
     pub fn mask_line<'a>(&self, state: &mut LineState, line: &'a str) -> Masked<'a> {
+        guarded(|| self.mask_trusting(state, line)).unwrap_or_else(|| Self::refused(line))
+    }
+
+    fn mask_trusting<'a>(&self, state: &mut LineState, line: &'a str) -> Masked<'a> {
         let Ok((mut spans, unfit)) = self.spans(state, line) else { return Self::refused(line) };
         if spans.is_empty() {
             return Masked { text: Cow::Borrowed(line), hits: 0, failed: false };
@@ -303,9 +316,28 @@ impl Masker {
     }
 }
 
+/// `None` for a panic: a mistake here costs a line, never the program or a secret.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
+}
+
 impl Rules {
     /// Patterns of the configuration look at every sign.
     const fn exact(&self) -> bool {
         !self.user.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::panic, reason = "that is what is tested")]
+    fn a_panic_costs_the_line_only() {
+        assert_eq!(guarded(|| 1), Some(1));
+        assert_eq!(guarded(|| -> u8 { panic!("told by the test") }), None);
+        let refused = Masker::refused("password=a1b2");
+        assert!(refused.failed && refused.text == "[masking failed: 13 bytes]");
     }
 }
