@@ -35,11 +35,17 @@ pub(super) fn at(scan: &mut Scan<'_>, at: usize) -> usize {
     start += usize::from(start + 1 < at && text::follows_break(scan.bytes, start + 1));
     let local = scan.part(start, at);
     // How git names the account that everybody uses.
-    if local.is_empty() || local == b"git" || numbers::is_allowed(scan, start) {
+    if local.is_empty() || local == b"git" || is_algorithm(local, scan.part(next, end)) || numbers::is_allowed(scan, start) {
         return next;
     }
     scan.push(Kind::Email, start, end, "address of mail");
     end
+}
+
+/// `chacha20-poly1305@openssh.com`: how SSH names algorithms that no standard has.
+fn is_algorithm(local: &[u8], domain: &[u8]) -> bool {
+    let named = matches!(domain, b"openssh.com" | b"libssh.org" | b"lysator.liu.se" | b"ssh.com");
+    named && local.contains(&b'-') && local.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
 }
 
 /// The end of a domain with a top level that is a word.

@@ -147,7 +147,12 @@ fn is_certain_card(scan: &Scan<'_>, start: usize, len: usize) -> bool {
 }
 
 fn is_thing(scan: &Scan<'_>, start: usize) -> bool {
-    scan.is_thing(start)
+    scan.is_thing(start) || is_connection(scan, start)
+}
+
+/// `12#12: *16670560058 limiting requests`: how nginx numbers connections.
+fn is_connection(scan: &Scan<'_>, start: usize) -> bool {
+    matches!(scan.part(start.saturating_sub(4), start), [digit, b':', b' ', b'*'] if digit.is_ascii_digit())
 }
 
 /// The national number of a mobile phone with or without the country's code.

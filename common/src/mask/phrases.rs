@@ -22,16 +22,16 @@ const TABLE: &[(Class, &str)] = &[
     (
         Value(Kind::ApiKey),
         "~apikey ~secretkey ~secret ~accesskey ~accesskeyid ~accesskeysecret ~appsecret ~clientsecret ~privatekey ~secretaccesskey \
-         appkey signkey signingkey encryptionkey aeskey encodingaeskey deskey masterkey licensekey credential credentials accountkey \
+         appkey signkey signingkey encryptionkey aeskey encodingaeskey deskey masterkey licensekey accountkey \
          sharedaccesskey authkey webhookkey partnerkey mchkey apiv3key secretid secretvalue apitoken hmackey cryptkey cipherkey sessionkey \
          密钥 秘钥 私钥 签名密钥 secrets",
     ),
-    (Long(Kind::ApiKey, 8), "sign sig signature xsignature hmac 签名 amzsignature credentialscope"),
+    (Long(Kind::ApiKey, 8), "credential credentials sign sig signature xsignature hmac 签名 amzsignature credentialscope"),
     (
         Value(Kind::Token),
-        "~token ~accesstoken jwt sessionid sessid jsessionid phpsessid sessiontoken tokenvalue samlresponse samlassertion clientassertion 令牌 oauthverifier",
+        "~token ~accesstoken sessionid sessid jsessionid phpsessid sessiontoken tokenvalue samlresponse samlassertion clientassertion 令牌 oauthverifier",
     ),
-    (Long(Kind::Token, 8), "session sid csrf xsrf ticket assertion bearer"),
+    (Long(Kind::Token, 8), "jwt session sid csrf xsrf ticket assertion bearer"),
     (Authorization, "authorization proxyauthorization xauthorization"),
     (CookieHeader, "cookie cookies setcookie"),
     (

@@ -252,6 +252,9 @@ impl<'a> Scan<'a> {
                 at = item + 1;
                 continue;
             }
+            if self.byte(item) == b']' {
+                return;
+            }
             let (value, _) = self.value(found, target, at);
             let next = value::skip_space(self.bytes, value.after);
             if self.byte(next) != b',' || value.after < at {
@@ -266,7 +269,8 @@ impl<'a> Scan<'a> {
         let value = value::at(self.bytes, from, target.extent);
         let content = self.part(value.start, value.end);
         self.spend(value.after.saturating_sub(from));
-        let fits = target.fits(found, self, content);
+        let said = target.kind == Kind::Address && !value.quoted && value::is_prose(content);
+        let fits = !said && target.fits(found, self, content);
         self.unfit |= !fits && value.start < value.end;
         (value, fits && self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id)))
     }
@@ -354,6 +358,7 @@ impl Target {
                     !matches!(scan.before(found.start), b'_' | b'-' | b'.' | b'$') && !scan.before(found.start).is_ascii_alphanumeric();
                 alone && (super::names::is_person(value) || strict && value::is_plain_name(value))
             }
+            Class::Value(Kind::Token) | Class::Long(Kind::Token, _) if !strict && value::is_pointer(value) => false,
             Class::Value(Kind::SqlParam) => !sql::is_harmless(scan, value),
             Class::Value(Kind::Username) if !scan.rules.policy.on(Kind::Username) => false,
             // The shell's working directory.
@@ -362,7 +367,8 @@ impl Target {
                 // `uplink::session: connected` tells what happened; what a machine made up is no word.
                 let word = value.len() <= LONGEST_WORD && value.iter().all(u8::is_ascii_lowercase);
                 let long = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count() >= usize::from(self.min);
-                long && (strict || !word)
+                let sentence = self.kind == Kind::ApiKey && value.contains(&b' ');
+                long && (strict || !(word || sentence || value::is_object(value)))
             }
             _ => true,
         }

@@ -293,8 +293,23 @@ fn pairs_end(bytes: &[u8], start: usize) -> usize {
 }
 
 /// Words that stand where a value would and are none.
-const NOTHING: [&[u8]; 13] =
-    [b"null", b"nil", b"none", b"undefined", b"true", b"false", b"n/a", b"na", b"empty", b"missing", b"invalid", b"required", b"expired"];
+const NOTHING: [&[u8]; 15] = [
+    b"yes",
+    b"no",
+    b"null",
+    b"nil",
+    b"none",
+    b"undefined",
+    b"true",
+    b"false",
+    b"n/a",
+    b"na",
+    b"empty",
+    b"missing",
+    b"invalid",
+    b"required",
+    b"expired",
+];
 
 fn is_nothing(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'*' | b'-' | b'?' | b'.' | b' ' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'x' | b'X'))
@@ -344,6 +359,22 @@ fn counts_fit(kind: Kind, value: &[u8]) -> bool {
 fn is_indian_pan(value: &[u8]) -> bool {
     let shape = |at: usize, byte: &u8| if (5..9).contains(&at) { byte.is_ascii_digit() } else { byte.is_ascii_alphabetic() };
     value.len() == 10 && value.iter().enumerate().all(|(at, byte)| shape(at, byte))
+}
+
+/// `0x7f8ecc0421f8`: an address in memory, which is no token.
+pub(super) fn is_pointer(value: &[u8]) -> bool {
+    value.len() <= 18 && value.strip_prefix(b"0x").is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// `Credential(name=x)`: an object, whose fields have keys of their own.
+pub(super) fn is_object(value: &[u8]) -> bool {
+    let name = value.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    name >= 4 && value.get(name) == Some(&b'(') && value.get(name..).is_some_and(|rest| rest.contains(&b'='))
+}
+
+/// Words as a sentence has them: no house has a number in it and no comma goes before a town.
+pub(super) fn is_prose(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b' ' | b'-' | b'\'' | b'.'))
 }
 
 /// A name where the key has other uses: `recipient`.
