@@ -255,7 +255,11 @@ impl<'a> Scan<'a> {
             if self.byte(item) == b']' {
                 return;
             }
-            let (value, _) = self.value(found, target, at);
+            let (value, masked) = self.value(found, target, at);
+            // Behind an object's first field come its others.
+            if !masked && value::is_object(self.part(value.start, value.end)) {
+                return;
+            }
             let next = value::skip_space(self.bytes, value.after);
             if self.byte(next) != b',' || value.after < at {
                 return;
@@ -270,7 +274,12 @@ impl<'a> Scan<'a> {
         let content = self.part(value.start, value.end);
         self.spend(value.after.saturating_sub(from));
         let said = target.kind == Kind::Address && !value.quoted && value::is_prose(content);
-        let fits = !said && target.fits(found, self, content);
+        // `"pass":2128` counts what passed.
+        let counted = target.kind == Kind::Password
+            && !value.quoted
+            && content.iter().all(u8::is_ascii_digit)
+            && self.part(found.start, found.start + 5) == b"pass\"";
+        let fits = !said && !counted && target.fits(found, self, content);
         self.unfit |= !fits && value.start < value.end;
         (value, fits && self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id)))
     }

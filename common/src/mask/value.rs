@@ -311,9 +311,20 @@ const NOTHING: [&[u8]; 15] = [
     b"expired",
 ];
 
+/// Words of programs that mask by themselves: `[FILTERED]`.
+const MASKED: [&[u8]; 5] = [b"filtered", b"redacted", b"hidden", b"masked", b"removed"];
+
+fn is_masked(value: &[u8]) -> bool {
+    let sign = |byte: &u8| matches!(byte, b'[' | b']' | b'(' | b')' | b'<' | b'>' | b'_' | b'*');
+    let (head, tail) = (value.iter().take_while(|byte| sign(byte)).count(), value.iter().rev().take_while(|byte| sign(byte)).count());
+    let word = value.get(head..value.len() - tail).unwrap_or_default();
+    head > 0 && tail > 0 && MASKED.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
 fn is_nothing(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'*' | b'-' | b'?' | b'.' | b' ' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'x' | b'X'))
         || value == b"%s"
+        || is_masked(value)
         || value.len() <= 9 && NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
