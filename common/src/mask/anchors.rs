@@ -269,7 +269,9 @@ fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
         }
         let len = rest.iter().take_while(|byte| !ends_address(**byte)).count();
         scan.spend(len);
-        rest.get(..len)?.iter().rposition(|byte| *byte == b'@')
+        let sign = rest.get(..len)?.iter().rposition(|byte| *byte == b'@');
+        // Cut off before its host: no port has letters.
+        sign.or_else(|| (len == rest.len() && !port.is_empty()).then_some(len))
     })?;
     user_info(scan, behind, behind + sign, URL);
     // The user may be a key of its own.

@@ -37,7 +37,7 @@ fn judge(scan: &mut Scan<'_>, start: usize, end: usize) {
 }
 
 /// MyBatis: `==> Parameters: 张三(String), 1(Integer)`. PostgreSQL: `parameters: $1 = 'x', $2 = 'y'`.
-pub(super) fn parameters(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
+pub(super) fn parameters(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
     if scan.byte(behind) == b'$' {
         numbered(scan, behind);
         return None;
@@ -61,6 +61,10 @@ pub(super) fn parameters(scan: &mut Scan<'_>, _start: usize, behind: usize) -> O
         }
         at = close + 1;
         from = if scan.byte(at) == b',' { value::skip_space(scan.bytes, at + 1) } else { at };
+    }
+    // Cut off before its type.
+    if scan.part(start.saturating_sub(5), start) == b"==> P" && from < scan.bytes.len() {
+        judge(scan, from, scan.bytes.len());
     }
     None
 }
