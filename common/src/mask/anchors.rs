@@ -271,7 +271,7 @@ fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
         scan.spend(len);
         let sign = rest.get(..len)?.iter().rposition(|byte| *byte == b'@');
         // Cut off before its host: no port has letters.
-        sign.or_else(|| (len == rest.len() && !port.is_empty()).then_some(len))
+        sign.or_else(|| (len == rest.len() && (cut || !port.is_empty())).then_some(len))
     })?;
     user_info(scan, behind, behind + sign, URL);
     // The user may be a key of its own.

@@ -217,7 +217,9 @@ fn grouped(scan: &mut Scan<'_>, start: usize, first_end: usize) {
 fn shape(scan: &Scan<'_>, sign: u8, lens: &[usize], all: &[u8], start: usize, end: usize) -> Option<(Kind, usize, &'static str)> {
     let closed = is_closed(scan, end);
     let alone = closed && !(sign == b'-' && (continues(scan, end) || starts_within(scan, start)));
-    let phone = |found: bool| (found && alone && !is_thing(scan, start)).then_some((Kind::Phone, end, "phone number in groups"));
+    let phone = |found: bool| {
+        (found && alone && !is_thing(scan, start) && !in_uuid(scan, start, end)).then_some((Kind::Phone, end, "phone number in groups"))
+    };
     match (sign, lens) {
         (b' ' | b'-', [4, 4, 4, 4] | [4, 4, 4, 4, 1..=3] | [4, 6, 4 | 5] | [6, 10 | 13] | [4, 4, 4, 4, 4]) => {
             let card = closed && is_card(scan, all) && !in_uuid(scan, start, end) && (scan.rules.policy.any_luhn || !is_thing(scan, start));

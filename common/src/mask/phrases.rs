@@ -97,7 +97,7 @@ const TABLE: &[(Class, &str)] = &[
     (
         Thing,
         "order orders orderid orderno ordernum ordernumber ordersn orderids id ids tradeno tradeid outtradeno waybill waybillno trackingno \
-         trackingnumber tracking sku skuid spu spuid itemid productid goodsid traceid trace spanid requestid reqid msgid messageid batchno \
+         trackingnumber tracking sku skuid spu spuid itemid productid goodsid traceid trace spanid requestid reqid msgid messageid mid batchno \
          batchid serialno serial sn seq sequence timestamp ts txid txn transactionid transaction paymentid payid shipmentid parcelid \
          barcode ean gtin upc refundid refundno invoiceno invoice offset lsn offsetid eventid jobid taskid version ver revision build nonce \
          订单 订单号 订单编号 运单号 运单 流水号 单号 快递单号 交易号 交易流水号 编号 批次号 商品编号 条码 退款单号",

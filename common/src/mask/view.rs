@@ -176,7 +176,7 @@ fn han(digits: &[u8; 4]) -> Option<Unit> {
     let [a, b, c, d] = digits.map(|digit| HEX[usize::from(digit)]);
     let second = b << 2 | c >> 2;
     let is_han = (a | b | c | d) < 16 && (0x4..=0x9).contains(&a) && (a > 4 || b >= 0xE);
-    is_han.then(|| Unit { len: 6, bytes: [0xE0 | a, 0x80 | second & 0x3F, 0x80 | (c << 4 | d) & 0x3F, 0], count: 3 })
+    is_han.then_some(Unit { len: 6, bytes: [0xE0 | a, 0x80 | second & 0x3F, 0x80 | (c << 4 | d) & 0x3F, 0], count: 3 })
 }
 
 /// A tab behind a key's separator is white space before the value, however it is written.
