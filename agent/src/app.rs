@@ -249,8 +249,8 @@ fn start_tail(
     spool: Arc<Spool>,
     stop: CancellationToken,
 ) -> Result<(JoinHandle<()>, Arc<tail::Counters>), StartError> {
-    let mut tailer = Tailer::new(config.tail.clone(), Arc::clone(masker), positions.restored())
-        .map_err(|error| StartError::Part(format!("tail: {error}")))?;
+    let mut tailer =
+        Tailer::new(config.tail.clone(), masker, positions.restored()).map_err(|error| StartError::Part(format!("tail: {error}")))?;
     let counters = tailer.counters();
     let mut sink = LogSink::new(spool, positions);
     let thread =

@@ -79,6 +79,9 @@ enum Command {
         /// Further seeds that recall and precision are taken of, 1 MB each
         #[arg(long, default_value_t = 20)]
         seeds: u32,
+        /// Counts findings in the files of this directory instead.
+        #[arg(long, value_name = "DIR")]
+        files: Option<std::path::PathBuf>,
     },
     /// The time-series engine in this process: disk, queries, memory, start.
     Series {
@@ -157,7 +160,10 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
             let options = peers::Options { hosts: fleet.agents, series: fleet.series as usize, ticks, days, own_wire_s: own_wire };
             peers::run(&options, &programs()?).await
         }
-        Command::Mask { megabytes, seed, seeds } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed, seeds)).await?,
+        Command::Mask { files: Some(dir), .. } => tokio::task::spawn_blocking(move || mask::run_files(&dir)).await?,
+        Command::Mask { megabytes, seed, seeds, files: None } => {
+            tokio::task::spawn_blocking(move || mask::run(megabytes, seed, seeds)).await?
+        }
         Command::Series { hosts, series, days } => {
             let options = series::Options { hosts, series: series.into(), days };
             tokio::task::spawn_blocking(move || series::run(&options)).await?

@@ -17,7 +17,6 @@ use super::{
     source::Source,
 };
 use shipwatch_common::{
-    mask::Masker,
     model::{FileId, Labels, LogLine},
     time::UnixNs,
 };
@@ -77,7 +76,6 @@ pub(super) struct Read {
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) buffer: &'a mut [u8],
-    pub(super) masker: &'a Masker,
     pub(super) search: &'a mut Search,
     pub(super) budget: Budget,
     pub(super) now: UnixNs,
@@ -487,7 +485,6 @@ impl Followed {
         }
         let place = Place {
             source: &self.source,
-            masker: context.masker,
             encoding: self.encoding,
             file: self.position.file,
             offset: self.position.offset,

@@ -9,7 +9,7 @@ use super::{
     parse::{self, Parser},
 };
 use shipwatch_common::{mask::Masker, model::Labels};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Bytes of a line behind its cut that are still looked at by the masker, so that the cut never leaves half a secret.
 pub(super) const OVERLAP_BYTES: usize = 4096;
@@ -25,22 +25,25 @@ pub(super) struct Source {
     pub(super) joiner: Option<Joiner>,
     pub(super) parser: Parser,
     pub(super) filter: Filter,
+    pub(super) masker: Arc<Masker>,
     labels: BTreeMap<String, String>,
 }
 
 impl Source {
     /// All sources: the configured ones and, behind them, the plain `files`.
-    pub(super) fn all(config: &Config) -> Result<Vec<Self>, String> {
+    pub(super) fn all(config: &Config, masker: &Arc<Masker>) -> Result<Vec<Self>, String> {
         let plain = SourceConfig { files: config.files.clone(), ..SourceConfig::default() };
-        config.sources.iter().chain([&plain]).map(|source| Self::new(config, source)).collect()
+        config.sources.iter().chain([&plain]).map(|source| Self::new(config, source, masker)).collect()
     }
 
-    fn new(config: &Config, source: &SourceConfig) -> Result<Self, String> {
+    fn new(config: &Config, source: &SourceConfig, masker: &Arc<Masker>) -> Result<Self, String> {
         let either = |own: &str, common: &str| if own.is_empty() { common.to_owned() } else { own.to_owned() };
         let exclude: Vec<String> = config.exclude.iter().chain(&source.exclude).cloned().collect();
         let zone = parse::zone(&either(&source.timezone, &config.timezone))?;
         let mut labels = config.labels.clone();
         labels.extend(source.labels.clone());
+        let of_environment = labels.get("env").and_then(|env| config.mask_policies.get(env)).map_or("", String::as_str);
+        let policy = either(&source.mask_policy, of_environment);
         Ok(Self {
             globs: Globs::new(&source.files, &exclude)?,
             encoding: Encoding::named(&either(&source.encoding, &config.encoding))?,
@@ -48,6 +51,7 @@ impl Source {
             joiner: Joiner::new(&source.multiline)?,
             parser: Parser::new(&source.parser, zone).map_err(|(key, error)| format!("parser.{key} {error}"))?,
             filter: Filter::new(source)?,
+            masker: if policy.is_empty() { Arc::clone(masker) } else { Arc::new(masker.with_policy(&policy)?) },
             labels,
         })
     }
@@ -59,10 +63,10 @@ impl Source {
     }
 
     /// The labels of a file's lines. The name is masked: it may hold an order's number or a customer's name.
-    pub(super) fn labels(&self, name: &Path, masker: &Masker) -> Result<Labels, String> {
+    pub(super) fn labels(&self, name: &Path) -> Result<Labels, String> {
         let shown = name.display().to_string();
         let mut labels = self.labels.clone();
-        labels.insert("filename".to_owned(), masker.mask(&shown).text.chars().take(NAME_CHARS).collect());
+        labels.insert("filename".to_owned(), self.masker.mask(&shown).text.chars().take(NAME_CHARS).collect());
         Labels::new(labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))).map_err(|error| error.to_string())
     }
 }
