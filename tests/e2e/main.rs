@@ -11,6 +11,6 @@ mod forward;
 mod hostile;
 mod identity;
 mod interop;
-mod push;
 mod loki;
+mod push;
 mod secrets;

@@ -348,30 +348,6 @@ impl DayStats {
 fn day_stats(day: i64, path: &Path, top: usize) -> Result<DayStats, Error> {
     let reader = DayReader::open(path)?;
     let all = reader.index.all()?;
-    let (mut names, mut pairs, mut envs) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for name in reader.index.names_or_values(None)? {
-        let values = reader.index.names_or_values(Some(&name))?;
-        let mut series = 0;
-        let count = values.len() as u64;
-        for value in values {
-            let with = reader.index.with_value(&name, &value)?.len() as u64;
-            series += with;
-            if name == ENV {
-                envs.insert(value.clone(), with);
-            }
-            pairs.push(PairStats { name: name.clone(), value, series: with });
-            shorten(&mut pairs, top, GROUP);
-        }
-        names.push(NameStats { name, series, values: count });
-    }
-    let without = all.len() as u64 - envs.values().sum::<u64>().min(all.len() as u64);
-    if without > 0 {
-        envs.insert(String::new(), without);
-    }
-    shorten(&mut pairs, top, 0);
-    names.sort_by(|a, b| (b.values, &a.name).cmp(&(a.values, &b.name)));
-    names.truncate(top);
-    let all = reader.all()?;
     let (first, last) = (day * DAY_MS, (day + 1) * DAY_MS - 1);
     let mut samples = 0;
     for group in all.chunks(GROUP) {
@@ -379,11 +355,11 @@ fn day_stats(day: i64, path: &Path, top: usize) -> Result<DayStats, Error> {
     }
     let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
     let mut stats = DayStats::new(day::file_name(day).trim_end_matches(".db"), bytes, all.len() as u64, samples);
-    for name in reader.names_or_values(None)? {
-        let values = reader.names_or_values(Some(&name))?;
+    for name in reader.index.names_or_values(None)? {
+        let values = reader.index.names_or_values(Some(&name))?;
         let (mut series, count) = (0, values.len() as u64);
         for value in values {
-            let with = reader.with_value(&name, &value)?.len() as u64;
+            let with = reader.index.with_value(&name, &value)?.len() as u64;
             series += with;
             stats.add_pair(&name, &value, with, top);
         }
