@@ -1,7 +1,7 @@
 //! Lines of the store, gathered into the windows of a range function.
 //!
 //! Each block is read once, its lines go through the pipeline and into their windows, and it is dropped. Where labels and severity
-//! alone decide, a block that lies in one set of windows is answered from its counts, and no other text is decompressed.
+//! alone decide, a block that lies in one set of windows is answered from its header, another one from its columns.
 //!
 //! # Invariants
 //! - Memory: one block, and what the windows hold; both are bounded, and the error names the bound.
@@ -25,12 +25,19 @@ use crate::{
     },
     store::{
         Shared,
-        block::{SEVERITIES, severity_code},
+        block::{Columns, SEVERITIES, severity_code},
         snapshot::{Candidate, DaySnapshot, Snapshot},
     },
 };
 use shipwatch_common::model::{Labels, Severity};
 use std::{collections::HashMap, sync::Arc};
+
+/// The series of one block's stream, by severity, as far as they were asked for.
+#[derive(Debug)]
+struct Keys<'c> {
+    labels: &'c Arc<Labels>,
+    known: [Option<Option<usize>>; SEVERITIES.len()],
+}
 
 /// A range function over the store.
 #[derive(Debug)]
@@ -64,7 +71,7 @@ impl<'a> Gatherer<'a> {
             return Ok(Vec::new());
         }
         let plan = Plan::new(&self.split.query, first_ns, last_ns.saturating_add(1));
-        let by_labels = self.split.ignores_text() && self.range.unwrap.is_none();
+        let by_labels = self.split.stages_ignore_text() && self.range.unwrap.is_none();
         let mut snapshot = Snapshot::take(shared)?;
         for day in snapshot.days(plan.start_ns, plan.last_ns)? {
             let (open, candidates) = snapshot.day(day, &plan, stats)?;
@@ -127,7 +134,7 @@ impl<'a> Gatherer<'a> {
         }
     }
 
-    /// A block of which only the number or the size of the lines matters.
+    /// A block whose lines' series follow from labels and severity: text is read for line filters only.
     fn count(
         &mut self,
         day: &DaySnapshot<'_>,
@@ -136,35 +143,25 @@ impl<'a> Gatherer<'a> {
         budget: &mut Budget<'_>,
         stats: &mut QueryStats,
     ) -> Result<()> {
-        let mut series = [None; SEVERITIES.len()];
-        for (slot, severity) in series.iter_mut().zip(SEVERITIES) {
-            *slot = self.series_by_labels(&candidate.labels, severity, budget)?;
+        let mut keys = Keys { labels: &candidate.labels, known: [None; SEVERITIES.len()] };
+        match self.windows.of_both(candidate.t0, candidate.t1) {
+            Some(None) => return Ok(()),
+            Some(Some(_)) if !plan.reads_text() && self.count_whole(day, candidate, &mut keys, budget)? => return Ok(()),
+            _ => {}
         }
-        if series.iter().all(Option::is_none) {
-            return Ok(());
-        }
-        let of = |severity: Severity| series.get(usize::from(severity_code(severity))).copied().flatten();
-        let any = EntryId { ts_ns: candidate.t0, batch: 0, index: 0 };
-        let bytes_of_one =
-            series.first().copied().flatten().filter(|one| self.is_bytes() && series.iter().all(|other| *other == Some(*one)));
-        if let (Some(one), Some(span)) = (bytes_of_one, self.windows.of_both(candidate.t0, candidate.t1)) {
-            return if span.is_some() { self.add(one, any, candidate.text_bytes() as f64, budget) } else { Ok(()) };
-        }
-        if !self.is_bytes()
-            && let Some(span) = self.windows.of_both(candidate.t0, candidate.t1)
-            && let Some(counts) = day.counts(candidate)
-        {
-            // All lines of the block are in these windows.
-            for (_, severity, lines) in counts.iter().filter(|_| span.is_some()) {
-                if let Some(series) = of(severity) {
-                    self.add(series, any, lines as f64, budget)?;
-                }
-            }
-            return Ok(());
-        }
-        let Some(columns) = day.columns(candidate, stats) else { return Ok(()) };
-        for at in select(&columns, plan) {
-            if let (Some(series), Some(id)) = (of(columns.severity(at)), columns.ids.get(at)) {
+        let windows = self.windows;
+        let inside = |columns: &Columns, at: usize| columns.ids.get(at).is_some_and(|id| windows.of(id.ts_ns).is_some());
+        let (columns, selected) = if plan.reads_text() {
+            let Some((lines, selected)) = matching(day, candidate, plan, stats, inside) else { return Ok(()) };
+            (lines.columns, selected)
+        } else {
+            let Some(columns) = day.columns(candidate, stats) else { return Ok(()) };
+            let selected = select(&columns, plan).into_iter().filter(|at| inside(&columns, *at)).collect();
+            (columns, selected)
+        };
+        for at in selected {
+            let Some(id) = columns.ids.get(at) else { continue };
+            if let Some(series) = self.series_by_labels(&mut keys, columns.severity(at), budget)? {
                 let value = if self.is_bytes() { columns.span(at).len() as f64 } else { 1.0 };
                 self.add(series, *id, value, budget)?;
             }
@@ -172,15 +169,50 @@ impl<'a> Gatherer<'a> {
         Ok(())
     }
 
-    fn series_by_labels(&mut self, labels: &Arc<Labels>, severity: Severity, budget: &mut Budget<'_>) -> Result<Option<usize>> {
-        let key = (Arc::clone(labels), severity_code(severity));
-        if let Some(known) = self.by_stream.get(&key) {
+    /// A block whose lines are all in the same windows. `false` when its header does not tell enough.
+    fn count_whole(&mut self, day: &DaySnapshot<'_>, candidate: &Candidate, keys: &mut Keys<'_>, budget: &mut Budget<'_>) -> Result<bool> {
+        let Some(counts) = day.counts(candidate) else { return Ok(false) };
+        let mut series = Vec::new();
+        for (_, severity, lines) in counts.iter() {
+            series.push((self.series_by_labels(keys, severity, budget)?, lines));
+        }
+        let any = EntryId { ts_ns: candidate.t0, batch: 0, index: 0 };
+        if self.is_bytes() {
+            // The header has one size for all severities.
+            let Some((one, _)) = series.first().copied() else { return Ok(true) };
+            if series.iter().any(|(other, _)| *other != one) {
+                return Ok(false);
+            }
+            series = vec![(one, candidate.text_bytes())];
+        }
+        for (series, value) in series {
+            if let Some(series) = series {
+                self.add(series, any, value as f64, budget)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn series_by_labels(&mut self, keys: &mut Keys<'_>, severity: Severity, budget: &mut Budget<'_>) -> Result<Option<usize>> {
+        let code = severity_code(severity);
+        let slot = keys.known.get_mut(usize::from(code));
+        if let Some(Some(known)) = slot {
             return Ok(*known);
         }
-        let split = self.split.clone();
-        let mut record = Record::new(0, labels, severity, "");
-        let series = if split.run(&mut record) { Some(self.series_of(&record, budget)?) } else { None };
-        self.by_stream.insert(key, series);
+        let key = (Arc::clone(keys.labels), code);
+        let series = match self.by_stream.get(&key) {
+            Some(known) => *known,
+            None => {
+                let split = self.split.clone();
+                let mut record = Record::new(0, keys.labels, severity, "");
+                let series = if split.run(&mut record) { Some(self.series_of(&record, budget)?) } else { None };
+                self.by_stream.insert(key, series);
+                series
+            }
+        };
+        if let Some(slot) = slot {
+            *slot = Some(series);
+        }
         Ok(series)
     }
 

@@ -66,14 +66,14 @@ impl<'a> Split<'a> {
         self.wanted = Some(wanted);
     }
 
-    /// Whether a line's labels and severity alone decide what becomes of it.
-    pub(crate) fn ignores_text(&self) -> bool {
+    /// Whether labels and severity alone decide what becomes of a line that the store found.
+    pub(crate) fn stages_ignore_text(&self) -> bool {
         let ignores = |stage: &&Stage| match stage {
             Stage::Label(_) | Stage::Drop(_) | Stage::Keep(_) => true,
             Stage::LabelFormat(formats) => formats.iter().all(|(_, value)| matches!(value, Value::Label(_))),
             _ => false,
         };
-        self.query.filters.is_empty() && self.stages.iter().all(ignores)
+        self.stages.iter().all(ignores)
     }
 
     /// Runs the stages. `false` drops the line.

@@ -212,6 +212,32 @@ fn ranges_count_and_measure() {
     }
 }
 
+/// The shapes that Grafana's log views ask for.
+#[test]
+fn log_views_are_answered() {
+    let (_dir, engine) = shop();
+    for (query, expected) in [
+        (
+            r#"sum by (detected_level) (count_over_time({app="shop"} | detected_level != "" [1m]))"#,
+            vec![r#"{detected_level="error"} 60=1"#, r#"{detected_level="info"} 60=1 120=1"#, r#"{detected_level="warn"} 120=1"#],
+        ),
+        (
+            r#"sum by (method) (count_over_time({app="shop"} | json | logfmt | drop __error__, __error_details__ | method!="" [1m]))"#,
+            vec![r#"{method="GET"} 60=1 120=1"#, r#"{method="POST"} 60=1"#],
+        ),
+        (
+            r#"avg_over_time({env="prod"} | json | logfmt | drop __error__, __error_details__ | took!="" | unwrap duration(took) | __error__="" [1m]) by (app)"#,
+            vec![r#"{app="orders"} 60=1.125 120=0.1"#, r#"{app="shop"} 60=0.756 120=0.02"#],
+        ),
+        (r#"sum(count_over_time({env="prod"} |~ `(?i)PAYMENT|json` [1m]))"#, vec!["{} 60=1 120=1"]),
+        (r#"sum(bytes_over_time({env="prod"} |= "not json" [1m]))"#, vec!["{} 120=15"]),
+        // A stage that marks lines ends the query only where there is such a line.
+        (r#"sum(count_over_time({app="none"} | app > 5 [1m]))"#, vec![]),
+    ] {
+        assert_eq!(matrix(&engine, query, 2), expected, "{query}");
+    }
+}
+
 #[test]
 fn vectors_are_aggregated_and_joined() {
     let (_dir, engine) = shop();

@@ -75,7 +75,9 @@ fn line() -> impl Strategy<Value = (i64, usize, usize, String)> {
     (0i64..600, 0usize..3, 0usize..7, text)
 }
 
-const FILTERS: [&str; 9] = [
+const FILTERS: [&str; 11] = [
+    r#" |= "x1" | detected_level!="warn""#,
+    r#" |~ "a=x[02]""#,
     "",
     r#" |= "a""#,
     r#" != "x1" |~ "n=[0-3]""#,

@@ -28,7 +28,8 @@ fn hosts(engine: &Engine) -> BTreeMap<String, usize> {
 #[test]
 fn an_environment_leaves_a_day_and_the_others_stay_in_it() {
     let dir = tempfile::tempdir().unwrap();
-    let config = keeping(days(20), &[("prod", days(400)), ("test", days(2))]);
+    let tiers = Tiers { enabled: false, ..Tiers::default() };
+    let config = Config { tiers, ..keeping(days(20), &[("prod", days(400)), ("test", days(2))]) };
     let (engine, _) = Engine::open(dir.path(), config.clone()).unwrap();
     let mut samples: Vec<Sample> =
         ["prod", "other", ""].into_iter().flat_map(|env| (0..100).map(move |at| in_env(env, DAY0 + at * 60_000, 1.0))).collect();
@@ -75,7 +76,7 @@ fn an_environment_leaves_a_day_and_the_others_stay_in_it() {
     let (engine, report) = Engine::open(dir.path(), config).unwrap();
     assert!(report.is_clean());
     assert_eq!(hosts(&engine), kept(&["prod"]));
-    assert_eq!(engine.retain(DAY0 + 401 * DAY_MS).unwrap().files, ["2026-11-23.5m.db", "2026-11-23.db"]);
+    assert_eq!(engine.retain(DAY0 + 401 * DAY_MS).unwrap().files, ["2026-11-23.db"]);
 }
 
 #[test]
