@@ -32,7 +32,7 @@ pub fn run(dir: &Path) -> Result<Report> {
     let mut paths = Vec::new();
     walk(dir, &mut paths, 0).with_context(|| dir.display().to_string())?;
     paths.sort();
-    progress(&format!("masking {} files", paths.len()));
+    progress(format!("masking {} files", paths.len()));
     let mut seen = Seen::default();
     for path in &paths {
         let shown = path.strip_prefix(dir).unwrap_or(path).display().to_string();

@@ -63,17 +63,18 @@ pub(crate) fn forced_monotonic(ctx: &Context<'_>, grid: Grid, step: usize) {
 }
 
 /// Buckets instead of samples, of this width.
-pub(crate) fn summarized(ctx: &Context<'_>, width: i64, approximate: bool) {
+pub(crate) fn summarized(ctx: &Context<'_>, width: i64, approximate: bool, grid: Grid) {
     let name = if width < crate::summary::ONE_HOUR { "5-minute" } else { "1-hour" };
-    ctx.info(if approximate {
+    let text = if approximate {
         format!("PromQL info: samples in this range have expired; answered approximately from {name} summaries")
     } else {
         format!("PromQL info: answered from {name} summaries")
-    });
+    };
+    ctx.info(text, grid, 0..grid.len);
 }
 
 /// Nothing but buckets is left of something that needs samples.
-pub(crate) fn left_out(ctx: &Context<'_>) {
+pub(crate) fn left_out(ctx: &Context<'_>, grid: Grid) {
     let text = "samples in this range have expired, and what is asked cannot be computed from their summaries";
-    ctx.info(format!("PromQL info: {text}"));
+    ctx.info(format!("PromQL info: {text}"), grid, 0..grid.len);
 }

@@ -47,7 +47,7 @@ pub(crate) struct Context<'a> {
 pub(crate) const MAX_ANNOTATIONS: usize = 1_000;
 
 /// A range query that was checked, to be evaluated at its steps or at some of them.
-pub(crate) struct Ask<'a> {
+pub(crate) struct RangeAsk<'a> {
     expr: &'a Expr,
     pub(crate) source: &'a dyn Source,
     pub(crate) options: &'a EvalOptions,
@@ -64,7 +64,7 @@ pub(crate) struct Evaluated {
     pub(crate) is_whole: bool,
 }
 
-impl Ask<'_> {
+impl RangeAsk<'_> {
     /// Evaluates at some steps; `used` is what the query has used already. With a reach the result tells its annotations' steps.
     pub(crate) fn evaluate(&self, grid: Grid, used: u64, reach: Option<Reach>) -> Result<Evaluated, Error> {
         let mut ctx = Context::new(self.source, self.options, self.span);
@@ -152,7 +152,7 @@ impl Query {
             return Err(Error::BadData(format!("invalid expression type \"{shown}\" for range query, must be Scalar or instant Vector")));
         }
         let grid = Grid { start, step, len: steps as usize + 1 };
-        let ask = Ask { expr: &self.expr, source, options, span: [start, end, step] };
+        let ask = RangeAsk { expr: &self.expr, source, options, span: [start, end, step] };
         match &options.cache {
             Some(cache) => cache::range(cache, self, &ask, grid),
             None => ask.fresh(grid),

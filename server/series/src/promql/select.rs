@@ -80,17 +80,18 @@ enum Of {
 /// An instant selector. With `of_time` the values are the samples' times in seconds (`timestamp()`).
 pub(crate) fn instant(ctx: &Context<'_>, selector: &VectorSelector, grid: Grid, of_time: bool) -> Result<Vec<Column>, Error> {
     let times = reference(ctx, grid, selector.at.as_ref(), selector.offset.as_ref());
-    look_back(ctx, &matchers(selector)?, times, if of_time { Of::Times } else { Of::Values })
+    look_back(ctx, &matchers(selector)?, grid, times, if of_time { Of::Times } else { Of::Values })
 }
 
 /// Times of the latest samples of series at each step.
 pub(crate) fn times(ctx: &Context<'_>, matchers: &[Matcher], grid: Grid) -> Result<Vec<Column>, Error> {
-    look_back(ctx, matchers, grid, Of::Times)
+    look_back(ctx, matchers, grid, grid, Of::Times)
 }
 
-fn look_back(ctx: &Context<'_>, matchers: &[Matcher], times: Grid, of: Of) -> Result<Vec<Column>, Error> {
+/// `times` are those of the steps of `grid`, moved by the selector's modifiers.
+fn look_back(ctx: &Context<'_>, matchers: &[Matcher], grid: Grid, times: Grid, of: Of) -> Result<Vec<Column>, Error> {
     let lookback = millis(ctx.options.lookback);
-    if let Some(columns) = look_back_on_summaries(ctx, matchers, times, lookback, of)? {
+    if let Some(columns) = look_back_on_summaries(ctx, matchers, grid, times, of)? {
         return Ok(columns);
     }
     let found = ctx.select(matchers, times.start - lookback + 1, times.end())?;
@@ -125,15 +126,16 @@ impl Of {
 fn look_back_on_summaries(
     ctx: &Context<'_>,
     matchers: &[Matcher],
+    grid: Grid,
     times: Grid,
-    lookback: i64,
     of: Of,
 ) -> Result<Option<Vec<Column>>, Error> {
+    let lookback = millis(ctx.options.lookback);
     // Of any bucket that ends at a step the last sample is known, and its time: whether it is in the lookback can be told.
     let (width, columns) = (summarized::width_for(times, 0), Columns::LAST.and(Columns::TIMES));
     let ask = Ask { after: times.start - lookback, until: times.end(), width, columns };
     let Some(found) = summarized::find(ctx, matchers, &ask, Columns::FIRST)? else { return Ok(None) };
-    summarized::tell(ctx, &found);
+    summarized::tell(ctx, &found, grid);
     if let Some(width) = width.filter(|_| !found.approximate) {
         ctx.charge(found.series.len(), times.len)?;
         let columns = found.series.into_iter().filter_map(|series| newest(series, width, times, lookback, of));
@@ -185,11 +187,11 @@ fn matrix(ctx: &Context<'_>, selector: &MatrixSelector, grid: Grid, reduce: Opti
     if let Some(reduce) = reduce {
         let ask = Ask { after, until, width: summarized::width_for(times, range), columns: reduce.columns };
         if let Some(found) = summarized::find(ctx, &matchers, &ask, Columns::NONE)? {
-            summarized::tell(ctx, &found);
+            summarized::tell(ctx, &found, grid);
             return Ok(ranges.with_summaries(found, ask.width));
         }
     } else if ctx.has_expired(&matchers, after + 1, until) {
-        annotations::left_out(ctx);
+        annotations::left_out(ctx, grid);
     }
     Ok(ranges.with_series(ctx.select(&matchers, after + 1, until)?))
 }

@@ -112,10 +112,10 @@ pub(crate) fn find(ctx: &Context<'_>, matchers: &[Matcher], ask: &Ask, expired: 
     ctx.summaries(matchers, &Ask { width: None, columns: ask.columns.and(expired).and(Columns::TIMES), ..*ask })
 }
 
-/// Says so in the answer.
-pub(crate) fn tell(ctx: &Context<'_>, found: &Summaries) {
+/// Says so in the answer, for all steps of the evaluation.
+pub(crate) fn tell(ctx: &Context<'_>, found: &Summaries, grid: Grid) {
     if found.width > 0 {
-        annotations::summarized(ctx, found.width, found.approximate);
+        annotations::summarized(ctx, found.width, found.approximate, grid);
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     super::{
         Error, Output, Query, Value,
         annotations::Notes,
-        eval::{Ask, Evaluated, MAX_ANNOTATIONS, points},
+        eval::{Evaluated, MAX_ANNOTATIONS, RangeAsk, points},
         values::{ABSENT, Column, Grid, is_absent},
     },
     Key, RangeCache, Stretch,
@@ -14,7 +14,7 @@ use shipwatch_common::time::UnixMs;
 use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
 /// Evaluates at the steps of a grid, or takes them from the cache.
-pub(crate) fn range(cache: &RangeCache, query: &Query, ask: &Ask<'_>, grid: Grid) -> Result<Output, Error> {
+pub(crate) fn range(cache: &RangeCache, query: &Query, ask: &RangeAsk<'_>, grid: Grid) -> Result<Output, Error> {
     let Some(reach) = Reach::of(&query.expr) else { return ask.fresh(grid) };
     let key = Key::new(&query.text, grid, ask.options);
     let known = cache.get(&key);
@@ -90,7 +90,7 @@ impl Plan {
     }
 
     /// The new stretch and what it took; nothing if the parts cannot be put together.
-    fn run(&self, ask: &Ask<'_>, reach: Reach, kept: &Stretch) -> Result<Option<(Stretch, u64)>, Error> {
+    fn run(&self, ask: &RangeAsk<'_>, reach: Reach, kept: &Stretch) -> Result<Option<(Stretch, u64)>, Error> {
         let mut used = self.taken_values(kept);
         let mut parts = Vec::with_capacity(self.missing.len());
         for grid in &self.missing {
