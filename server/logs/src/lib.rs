@@ -30,7 +30,7 @@ mod query;
 mod store;
 mod tail;
 
-pub use config::Config;
+pub use config::{Age, Config, Retention};
 pub use entry::{Cursor, CursorError, Entry, EntryId, sort_in_file_order};
 pub use error::{Error, Result};
 pub use query::{
@@ -42,6 +42,7 @@ pub use query::{
 };
 pub use store::{
     Append, Engine, Outcome,
+    erase::{Erase, EraseBy, EraseCounts, Erased, Proof},
     recover::{Damage, OpenReport},
     seal::Sealed,
     stats::{Stats, StreamVolume},

@@ -192,12 +192,13 @@ fn list(conn: &Connection, path: &Path, plan: &Plan, stats: &mut QueryStats) -> 
     let sql = |error: rusqlite::Error| Error::sql(path, &error);
     let mut listing = Listing::default();
     let mut streams: HashMap<i64, Arc<Labels>> = HashMap::new();
-    let mut statement = conn.prepare("SELECT id, labels, sealed_upto FROM streams").map_err(sql)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?))).map_err(sql)?;
+    let mut statement = conn.prepare("SELECT id, labels, sealed_upto, blocks FROM streams").map_err(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))).map_err(sql)?;
     for row in rows {
-        let (id, text, mark): (i64, _, _) = row.map_err(sql)?;
+        let (id, text, mark, blocks): (i64, _, _, i64) = row.map_err(sql)?;
         match serde_json::from_str::<Labels>(&text) {
-            Ok(labels) if plan.selects(&labels) => drop(streams.insert(id, Arc::new(labels))),
+            // A stream whose blocks are all gone has only its mark.
+            Ok(labels) if blocks > 0 && plan.selects(&labels) => drop(streams.insert(id, Arc::new(labels))),
             Ok(_) => {}
             Err(error) => {
                 stats.note_damage(&Error::Corrupt { path: path.display().to_string(), what: format!("labels of stream {id}: {error}") });

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 mod crash;
 mod damage;
 mod model;
+mod retention;
 
 const NS: i64 = 1_000_000_000;
 const MINUTE: i64 = 60 * NS;
