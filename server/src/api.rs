@@ -1,7 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`log_admin`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -16,6 +16,7 @@ pub mod error;
 pub mod exchange;
 pub mod hosts;
 pub mod live;
+pub mod log_admin;
 pub mod logs;
 pub mod own_metrics;
 pub mod prometheus;
@@ -162,6 +163,8 @@ pub fn router(state: Shared) -> Router {
         .route("/logs/labels/{name}/values", get(logs::label_values))
         .route("/logs/context", get(logs::context))
         .route("/logs/tail", get(logs::tail))
+        .route("/logs/volume", get(log_admin::volume))
+        .route("/logs/erase", post(log_admin::erase))
         .route("/alerts", get(alerts::list))
         .route("/alerts/{fingerprint}", get(alerts::one))
         .route("/notifications", get(alerts::notifications))

@@ -46,6 +46,7 @@ pub use store::{
     recover::{Damage, OpenReport},
     seal::Sealed,
     stats::{Stats, StreamVolume},
+    volume::{VOLUME_LABELS, Volume, Volumes},
     writer::Retained,
 };
 pub use tail::{Subscription, TailEvent};

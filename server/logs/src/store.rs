@@ -24,6 +24,7 @@ pub(crate) mod screen;
 pub(crate) mod seal;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+pub(crate) mod volume;
 pub(crate) mod writer;
 
 use crate::{
@@ -248,6 +249,14 @@ impl Engine {
     /// As [`Engine::search`].
     pub fn stats(&self) -> Result<Stats> {
         stats::stats(&self.shared)
+    }
+
+    /// How much is stored of the streams that a query selects, by some of their labels; days that the range touches count whole.
+    ///
+    /// # Errors
+    /// As [`Engine::search`]; a query with more than labels.
+    pub fn volumes(&self, by: &[String], query: &Query, start_ns: UnixNs, end_ns: UnixNs) -> Result<volume::Volumes> {
+        volume::volumes(&self.shared, by, query, start_ns, end_ns)
     }
 
     /// Runs a piece of work on the writer's thread.

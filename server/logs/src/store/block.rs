@@ -17,7 +17,7 @@
 //! # Invariants
 //! - Any bytes are decoded or refused, never a panic; memory is bounded by the frames.
 
-use super::fields;
+use super::fields::{self, Gate};
 use super::frame::{self, Bad, Reader, put, put_signed};
 use crate::entry::EntryId;
 use shipwatch_common::model::{FileId, Severity};
@@ -279,8 +279,15 @@ pub(crate) struct Lines {
 impl Lines {
     /// Adds the text to its columns.
     pub(crate) fn decode(columns: Columns, packed: &[u8]) -> Result<Self, Bad> {
+        let mut all = (0..columns.len()).collect();
+        Self::decode_where(columns, packed, &[], &mut all)
+    }
+
+    /// As [`Lines::decode`], for the selected lines only, in ascending order; those that cannot pass the gates are taken out of the
+    /// selection. What the text of the others is, is not said.
+    pub(crate) fn decode_where(columns: Columns, packed: &[u8], gates: &[Gate], selected: &mut Vec<usize>) -> Result<Self, Bad> {
         let body = match packed.first() {
-            Some(&fields::VERSION) => fields::decode(packed, &columns.ends)?,
+            Some(&fields::VERSION) => fields::decode_where(packed, &columns.ends, gates, selected)?,
             _ => String::from_utf8(frame::unpack(packed)?).map_err(|_| Bad("the text is not UTF-8"))?,
         };
         if columns.ends.last().copied().unwrap_or(0) != body.len() {

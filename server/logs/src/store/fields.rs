@@ -22,10 +22,14 @@
 use super::frame::{self, Bad, Reader, put};
 use std::{collections::HashMap, ops::Range};
 
+mod gate;
 mod parse;
 mod restore;
 
+pub(crate) use gate::Gate;
+#[cfg(test)]
 pub(crate) use restore::decode;
+pub(crate) use restore::decode_where;
 
 /// First byte of a text in this form.
 pub(crate) const VERSION: u8 = 2;
@@ -145,6 +149,30 @@ mod tests {
         #[test]
         fn any_texts_come_back(texts in prop::collection::vec(text(), 1..60)) {
             there_and_back(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_gate_lets_every_line_with_its_text_through(
+            texts in prop::collection::vec(text(), 1..30), which in any::<prop::sample::Index>(), from in any::<prop::sample::Index>(),
+            length in 1usize..7, any_case in any::<bool>()
+        ) {
+            let chars: Vec<char> = which.get(&texts).chars().collect();
+            let from = from.index(chars.len().max(1)).min(chars.len());
+            let part: String = chars[from..(from + length).min(chars.len())].iter().collect();
+            let part = if any_case { part.to_ascii_uppercase() } else { part };
+            if let Some(gate) = Gate::new(&part, any_case) {
+                let packed = encode(texts.iter().map(String::as_str), 0).unwrap().unwrap();
+                let lengths: Vec<usize> = texts.iter().map(String::len).collect();
+                let mut selected: Vec<usize> = (0..texts.len()).collect();
+                let found = decode_where(&packed, &ends(&lengths), &[gate], &mut selected).unwrap();
+                let ends = ends(&lengths);
+                for (at, text) in texts.iter().enumerate() {
+                    let has = if any_case { text.to_ascii_lowercase().contains(&part.to_ascii_lowercase()) } else { text.contains(&part) };
+                    prop_assert!(!has || selected.contains(&at), "{part:?} in {text:?}");
+                    let own = &found[ends[at] - text.len()..ends[at]];
+                    prop_assert!(own == text || (!selected.contains(&at) && own.bytes().all(|byte| byte == 0)));
+                }
+            }
         }
 
         #[test]

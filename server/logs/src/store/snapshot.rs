@@ -11,6 +11,7 @@ use super::{
     bloom::Bloom,
     counts::Counts,
     day::{self, Day},
+    fields::Gate,
     head::unsigned,
 };
 use crate::{
@@ -78,6 +79,7 @@ pub(crate) struct Volume {
     pub(crate) lines: u64,
     pub(crate) raw_bytes: u64,
     pub(crate) lost_lines: u64,
+    pub(crate) stored_bytes: u64,
 }
 
 /// What a day's file says before any line of it is read.
@@ -254,7 +256,7 @@ impl DaySnapshot<'_> {
     pub(crate) fn volumes(&self) -> Result<Vec<Volume>> {
         let sql = |error: rusqlite::Error| Error::sql(&self.path, &error);
         let Some(conn) = &self.conn else { return Ok(Vec::new()) };
-        let mut statement = conn.prepare("SELECT labels, blocks, lines, raw_bytes, lost_lines FROM streams").map_err(sql)?;
+        let mut statement = conn.prepare("SELECT labels, blocks, lines, raw_bytes, lost_lines, stored_bytes FROM streams").map_err(sql)?;
         let rows = statement.query_map([], |row| {
             Ok(Volume {
                 labels: row.get(0)?,
@@ -262,6 +264,7 @@ impl DaySnapshot<'_> {
                 lines: unsigned(row.get(2)?),
                 raw_bytes: unsigned(row.get(3)?),
                 lost_lines: unsigned(row.get(4)?),
+                stored_bytes: unsigned(row.get(5)?),
             })
         });
         rows.and_then(Iterator::collect).map_err(sql)
@@ -296,13 +299,21 @@ impl DaySnapshot<'_> {
         self.noted(candidate, read, stats)
     }
 
-    /// Adds the text.
-    pub(crate) fn lines(&self, candidate: &Candidate, columns: Columns, stats: &mut QueryStats) -> Option<Lines> {
+    /// Adds the text of the selected lines; see [`Lines::decode_where`].
+    pub(crate) fn lines_where(
+        &self,
+        candidate: &Candidate,
+        columns: Columns,
+        gates: &[Gate],
+        selected: &mut Vec<usize>,
+        stats: &mut QueryStats,
+    ) -> Option<Lines> {
         let packed = match candidate.place {
             Place::Block(id) => self.blob("SELECT body FROM bodies WHERE block = ?1", id, self.conn.as_ref(), &self.path),
             Place::Head(id) => self.blob("SELECT body FROM batches WHERE id = ?1", id, Some(self.head), self.head_path),
         };
-        let read = packed.and_then(|packed| Lines::decode(columns, &packed).map_err(|error| self.bad(candidate, error.0)));
+        let read =
+            packed.and_then(|packed| Lines::decode_where(columns, &packed, gates, selected).map_err(|error| self.bad(candidate, error.0)));
         self.noted(candidate, read, stats)
     }
 

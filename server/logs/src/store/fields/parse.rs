@@ -9,13 +9,30 @@ const WORD_MIN: usize = 10;
 const WORD_CHANGES: usize = 3;
 /// Groups of a UUID.
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
-pub(super) const UUID_TEXT: usize = 36;
+/// Runs of digits that are shorter than each length.
+const SHORTER: [u64; DIGITS_MAX + 1] = {
+    let mut all = [0; DIGITS_MAX + 1];
+    let mut length = 1;
+    while length <= DIGITS_MAX {
+        all[length] = shorter(length);
+        length += 1;
+    }
+    all
+};
+const UUID_TEXT: usize = 36;
 
-/// A field of a line: its mark, and where its text is.
-#[derive(Clone, Debug)]
+/// Where a field's text is in its line.
+#[derive(Clone, Copy, Debug)]
 struct Field {
-    mark: u8,
-    span: Range<usize>,
+    start: u32,
+    end: u32,
+}
+
+impl Field {
+    /// A line is far below 4 GiB.
+    const fn new(span: &Range<usize>) -> Self {
+        Self { start: span.start as u32, end: span.end as u32 }
+    }
 }
 
 /// All lines, cut.
@@ -60,10 +77,10 @@ impl<'a> Parsed<'a> {
         Some(all)
     }
 
-    fn field(&self, line: u32, at: usize) -> (u8, &'a str) {
+    fn field(&self, line: u32, at: usize) -> &'a [u8] {
         let found = self.starts.get(line as usize).and_then(|start| self.fields.get(start + at));
-        let text = self.texts.get(line as usize).copied().unwrap_or_default();
-        found.map_or((LINE, ""), |field| (field.mark, text.get(field.span.clone()).unwrap_or_default()))
+        let text = self.texts.get(line as usize).map_or(&[][..], |text| text.as_bytes());
+        found.and_then(|field| text.get(field.start as usize..field.end as usize)).unwrap_or_default()
     }
 
     /// Writes everything, template by template.
@@ -81,20 +98,20 @@ impl<'a> Parsed<'a> {
                     templates.push(mark);
                     continue;
                 }
-                let first = members.first().map_or("", |line| self.field(*line, at).1);
-                let constant = mark != LINE && members.len() > 1 && members.iter().all(|line| self.field(*line, at).1 == first);
+                let first = members.first().map_or(&[][..], |line| self.field(*line, at));
+                let constant = mark != LINE && members.len() > 1 && members.iter().all(|line| self.field(*line, at) == first);
                 if constant {
-                    templates.extend_from_slice(first.as_bytes());
+                    templates.extend_from_slice(first);
                 } else {
                     let written = template.len() - rest.len();
                     templates.extend_from_slice(template.get(written - long..written).unwrap_or_default());
-                    let column = members.iter().map(|line| self.field(*line, at).1);
+                    let column = members.iter().map(|line| self.field(*line, at));
                     match mark {
                         NUMBER => put_numbers(numbers, &column.map(number).collect::<Vec<_>>()),
                         HEX | UUID => column.for_each(|text| put_hex(bytes, text)),
                         _ => column.for_each(|text| {
                             put(words, text.len() as u64);
-                            words.extend_from_slice(text.as_bytes());
+                            words.extend_from_slice(text);
                         }),
                     }
                 }
@@ -121,7 +138,7 @@ fn cut(text: &[u8], template: &mut Vec<u8>, fields: &mut Vec<Field>) {
             template.truncate(begin);
             fields.truncate(first);
             template.push(LINE);
-            fields.push(Field { mark: LINE, span: 0..text.len() });
+            fields.push(Field::new(&(0..text.len())));
             return;
         }
         if !byte.is_ascii_alphanumeric() {
@@ -174,13 +191,13 @@ impl Run {
             let followed = text.get(start + UUID_TEXT).is_some_and(u8::is_ascii_alphanumeric);
             if !followed {
                 template.push(UUID);
-                fields.push(Field { mark: UUID, span: start..start + UUID_TEXT });
+                fields.push(Field::new(&(start..start + UUID_TEXT)));
                 return start + UUID_TEXT;
             }
         }
         let one = |mark, template: &mut Vec<u8>, fields: &mut Vec<Field>| {
             template.push(mark);
-            fields.push(Field { mark, span: start..self.end });
+            fields.push(Field::new(&(start..self.end)));
             self.end
         };
         let long_number = !self.letters && length > DIGITS_MAX;
@@ -203,7 +220,7 @@ impl Run {
             } else {
                 let digits = digits.min(DIGITS_MAX);
                 template.push(NUMBER);
-                fields.push(Field { mark: NUMBER, span: at..at + digits });
+                fields.push(Field::new(&(at..at + digits)));
                 at += digits;
             }
         }
@@ -219,16 +236,15 @@ fn is_uuid(text: &[u8]) -> bool {
     text.len() == UUID_TEXT && GROUPS.into_iter().all(fits)
 }
 
-fn number(text: &str) -> u64 {
-    text.bytes()
-        .fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0'))))
-        .wrapping_add(shorter(text.len()))
+fn number(text: &[u8]) -> u64 {
+    let value = text.iter().fold(0u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0'))));
+    value.wrapping_add(SHORTER.get(text.len()).copied().unwrap_or(0))
 }
 
-fn put_hex(out: &mut Vec<u8>, text: &str) {
+fn put_hex(out: &mut Vec<u8>, text: &[u8]) {
     let nibble = |byte: u8| if byte.is_ascii_digit() { byte - b'0' } else { byte.wrapping_sub(b'a').wrapping_add(10) & 15 };
     let mut half = None;
-    for byte in text.bytes().filter(|byte| *byte != b'-') {
+    for byte in text.iter().copied().filter(|byte| *byte != b'-') {
         match half.take() {
             None => half = Some(nibble(byte) << 4),
             Some(high) => out.push(high | nibble(byte)),
