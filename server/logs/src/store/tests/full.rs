@@ -50,10 +50,15 @@ fn limit(conn: &rusqlite::Connection, more: i64) -> crate::Result<()> {
     Ok(())
 }
 
+/// Lines wait in the head until a seal is asked for.
+fn patient() -> Config {
+    Config { block_bytes: 8 << 20, ..config() }
+}
+
 #[test]
 fn a_full_head_refuses_and_keeps_what_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, _) = open(&dir);
+    let (engine, _) = Engine::open(dir.path(), patient()).unwrap();
     engine.with_writer(|writer| limit(&writer.head.conn, 60)).unwrap();
     let last = fill(&engine, 1, 40);
     assert!(last > 3, "{last}");
@@ -61,7 +66,8 @@ fn a_full_head_refuses_and_keeps_what_it_acknowledged() {
     // Again and again: still refused whole, still nothing of it there.
     assert!(matches!(engine.append(vec![sent(last + 1, 40)]), Err(Error::Full { .. })));
     assert_eq!(stored(&engine), expected(1..=last));
-    let after = open(&crash_image(&dir)).0;
+    let image = crash_image(&dir);
+    let after = open(&image).0;
     assert_eq!(stored(&after), expected(1..=last));
     // Sealing makes room, and what was refused is taken.
     assert_eq!(seal(&engine).lines, last * 4);
@@ -72,7 +78,7 @@ fn a_full_head_refuses_and_keeps_what_it_acknowledged() {
 #[test]
 fn a_seal_without_room_leaves_the_lines_in_the_head() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, _) = open(&dir);
+    let (engine, _) = Engine::open(dir.path(), patient()).unwrap();
     for seq in 1..=30 {
         engine.append(vec![sent(seq, 200)]).unwrap();
     }
@@ -93,7 +99,7 @@ fn a_seal_without_room_leaves_the_lines_in_the_head() {
 fn rules() -> Config {
     let retention =
         vec![Retention { selector: r#"{app="nginx"}"#.to_owned(), max_age: Age(Some(Duration::from_secs(86_400))), max_bytes: 0 }];
-    Config { retention, ..config() }
+    Config { retention, ..patient() }
 }
 
 /// Takes all room that is left.
