@@ -70,7 +70,7 @@ fn pseudonym(seq: u64) -> String {
 
 fn marked(seq: u64) -> Append {
     let mut append = sent(seq);
-    if seq % 5 == 0 {
+    if seq.is_multiple_of(5) {
         append.batches[0].lines[1].text = format!("{seq}/1 {}", pseudonym(seq));
     }
     append
@@ -106,15 +106,15 @@ fn victim_of_deletion() {
     for seq in first.saturating_sub(3).max(1)..first + 5_000 {
         engine.append(vec![marked(seq)]).unwrap();
         println!("acknowledged {seq}");
-        if seq % 3 == 0 {
+        if seq.is_multiple_of(3) {
             engine.seal(1).unwrap();
         }
-        if seq % 5 == 0 {
+        if seq.is_multiple_of(5) {
             println!("erasing {seq}");
             assert!(engine.erase(&erase(seq)).unwrap().proof.is_clean());
             println!("erased {seq}");
         }
-        if seq % 7 == 0 {
+        if seq.is_multiple_of(7) {
             println!("retaining {seq}");
             engine.retain((T + seq as i64 * 700 * NS) / 1_000_000, 90).unwrap();
         }

@@ -13,7 +13,7 @@ fn sent(seq: u64, words: u64) -> Append {
     let at = T + (seq as i64 % 3) * DAY + seq as i64 * NS;
     let lines = (0..4)
         .map(|n| line(at, seq * 10 + n, Severity::Info, &format!("line {seq}/{n} who:k1:{:04x}z {}", seq % 4, noise(seq * 8 + n, words))));
-    append("lane", seq, "a", 1, if seq % 2 == 0 { "shop" } else { "nginx" }, lines.collect())
+    append("lane", seq, "a", 1, if seq.is_multiple_of(2) { "shop" } else { "nginx" }, lines.collect())
 }
 
 /// Appends until the store is full. Returns what was acknowledged.
@@ -117,6 +117,7 @@ fn ballast() {
 #[test]
 #[ignore = "needs a small file system as the current directory"]
 fn on_a_small_disk() {
+    fs::write("reserve", vec![7; 1 << 19]).unwrap();
     let (engine, _) = Engine::open(Path::new("."), rules()).unwrap();
     let mut last = fill(&engine, 1, 40);
     println!("{last} appends were acknowledged");
@@ -126,13 +127,22 @@ fn on_a_small_disk() {
     println!("sealing: {sealed:?}");
     assert!(matches!(sealed, Err(Error::Full { .. })));
     drop(engine);
+    // A start may need room for SQLite's shared memory; then it says so.
+    let opened = Engine::open(Path::new("."), rules()).map(|(engine, report)| (stored(&engine), report.damaged));
+    println!("starting: {:?}", opened.as_ref().map(|(stored, damaged)| (stored.len(), damaged.len())));
+    assert!(matches!(&opened, Ok((_, damaged)) if damaged.is_empty()) || matches!(opened, Err(Error::Full { .. })));
+    fs::remove_file("reserve").unwrap();
     let (engine, report) = Engine::open(Path::new("."), rules()).unwrap();
     assert!(report.damaged.is_empty(), "{report:?}");
     assert_eq!(stored(&engine), expected(1..=last));
     // The rows of the head that are past their time are deleted in the journal, for which there is no room either.
     let retained = engine.retain((T + 4 * DAY) / 1_000_000, 90);
     println!("retention: {retained:?}");
-    assert_eq!(stored(&engine), expected(1..=last));
+    let young = |seq: &u64| seq.is_multiple_of(2);
+    match retained {
+        Ok(_) => assert_eq!(stored(&engine), expected((1..=last).filter(young))),
+        Err(_) => assert_eq!(stored(&engine), expected(1..=last)),
+    }
     drop(engine);
 
     // A new store, half full, with ballast for the rest.
@@ -164,7 +174,7 @@ fn on_a_small_disk() {
     assert_eq!(engine.unfinished_erasures().unwrap(), 0);
     engine.retain((T + 3 * DAY) / 1_000_000, 90).unwrap();
     // Of nginx (odd numbers) only the last day is young enough.
-    let young = |seq: &u64| seq % 2 == 0 || seq % 3 == 2;
+    let young = |seq: &u64| seq.is_multiple_of(2) || seq % 3 == 2;
     if erased.is_ok() || !done.is_empty() {
         assert_eq!(stored(&engine), expected((1..=last).filter(kept).filter(young)));
     } else {
