@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use shipwatch_benches::{
-    agent, fleet, mask, peers,
+    agent, fleet, logs, mask, peers,
     process::{self, Programs, Surroundings},
     report::Report,
     series, tail,
@@ -95,6 +95,15 @@ enum Command {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=60))]
         days: u32,
     },
+    /// The log engine in this process: bytes per line, ingest, queries, memory.
+    Logs {
+        /// Text of each of the two stores.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=65_536))]
+        megabytes: u32,
+        /// Streams in the mixed store.
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+        streams: u32,
+    },
     /// A log file through the agent into the server: tail, mask, ship, store.
     Tail {
         /// Size of the generated log.
@@ -167,6 +176,9 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
         Command::Series { hosts, series, days } => {
             let options = series::Options { hosts, series: series.into(), days };
             tokio::task::spawn_blocking(move || series::run(&options)).await?
+        }
+        Command::Logs { megabytes, streams } => {
+            tokio::task::spawn_blocking(move || logs::run(&logs::Options { megabytes, streams })).await?
         }
         Command::Tail { megabytes, rate, seed } => tail::run(&tail::Options { megabytes, rate, seed }, &programs()?).await,
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
 //! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`push`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`loki`] (with [`websocket`]), [`masking`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`log_admin`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -17,6 +18,7 @@ pub mod error;
 pub mod exchange;
 pub mod hosts;
 pub mod live;
+pub mod log_admin;
 pub mod logs;
 pub mod loki;
 pub mod masking;
@@ -172,6 +174,8 @@ pub fn router(state: Shared) -> Router {
         .route("/logs/context", get(logs::context))
         .route("/logs/tail", get(logs::tail))
         .route("/mask/preview", post(masking::preview))
+        .route("/logs/volume", get(log_admin::volume))
+        .route("/logs/erase", post(log_admin::erase))
         .route("/alerts", get(alerts::list))
         .route("/alerts/{fingerprint}", get(alerts::one))
         .route("/notifications", get(alerts::notifications))

@@ -31,7 +31,7 @@ mod query;
 mod store;
 mod tail;
 
-pub use config::Config;
+pub use config::{Age, Config, Retention};
 pub use entry::{Cursor, CursorError, Entry, EntryId, sort_in_file_order};
 pub use error::{Error, Result};
 pub use query::{
@@ -43,9 +43,11 @@ pub use query::{
 };
 pub use store::{
     Append, Engine, Outcome,
+    erase::{Erase, EraseBy, EraseCounts, Erased, Proof},
     recover::{Damage, OpenReport},
     seal::Sealed,
     stats::{Stats, StreamVolume},
+    volume::{VOLUME_LABELS, Volume, Volumes},
     writer::Retained,
 };
 pub use tail::{Subscription, TailEvent};

@@ -57,6 +57,22 @@ impl Query {
         &self.matchers
     }
 
+    /// Lines that have a text, whatever their stream.
+    pub(crate) fn of_text(text: &str) -> Result<Self, String> {
+        Ok(Self { filters: vec![LineFilter::contains(text, false)?], ..Self::default() })
+    }
+
+    /// The fixed texts that wanted lines have.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let wanted = self.filters.iter().filter(|filter| !filter.negated);
+        wanted.filter_map(|filter| filter.literal.as_ref()).map(|literal| literal.text.clone()).filter(|text| !text.is_empty()).collect()
+    }
+
+    /// Whether more is asked than labels.
+    pub(crate) const fn has_conditions(&self) -> bool {
+        !self.filters.is_empty() || self.severities != ANY_SEVERITY
+    }
+
     /// Whether a line is wanted.
     #[must_use]
     pub fn matches(&self, labels: &Labels, severity: Severity, text: &str) -> bool {

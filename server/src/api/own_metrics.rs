@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use shipwatch_series::promql::CacheStats;
+use shipwatch_logs::{Query as LogQuery, VOLUME_LABELS, Volume};
 use std::{
     fmt::Write as _,
     sync::{
@@ -15,6 +16,9 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+
+/// Groups of log streams that have their own numbers; `GET logs/volume` has all.
+const VOLUMES_SHOWN: usize = 500;
 
 /// Where the counters are.
 #[derive(Clone, Debug)]
@@ -41,7 +45,12 @@ const fn float(count: u64) -> f64 {
 pub async fn export(State(state): State<Shared>) -> Response {
     let series = Arc::clone(&state.series);
     let logs = Arc::clone(&state.logs);
-    let stats = tokio::task::spawn_blocking(move || (series.stats(), logs.stats().ok())).await.ok();
+    let stats = tokio::task::spawn_blocking(move || {
+        let volumes = logs.volumes(&VOLUME_LABELS.map(str::to_owned), &LogQuery::default(), 0, i64::MAX);
+        (series.stats(), logs.stats().ok(), volumes.ok())
+    })
+    .await
+    .ok();
     let mut text = String::new();
     let connected = u32::try_from(state.registry.all().len()).unwrap_or(u32::MAX);
     put(&mut text, "shipwatch_connected_agents", "gauge", "Agents connected now.", f64::from(connected));
@@ -50,7 +59,9 @@ pub async fn export(State(state): State<Shared>) -> Response {
     pushed(&mut text, state.push.counters());
     query_cache(&mut text, &state.range_cache.stats());
     if let Some((series, logs)) = stats {
+    if let Some((series, logs, volumes)) = stats {
         series_store(&mut text, &series);
+        log_volumes(&mut text, volumes.as_ref().map_or(&[], |volumes| &volumes.volumes));
         if let Some(logs) = logs {
             log_store(&mut text, &logs);
         }
@@ -167,6 +178,19 @@ fn query_cache(text: &mut String, stats: &CacheStats) {
         ("shipwatch_query_cache_bytes", "gauge", "Bytes that they take, about.", stats.bytes),
     ] {
         put(text, name, kind, help, float(value));
+/// The largest groups of log streams; `GET logs/volume` has all.
+fn log_volumes(text: &mut String, volumes: &[Volume]) {
+    type Value = fn(&Volume) -> u64;
+    let metrics: [(&str, &str, Value); 3] = [
+        ("lines", "Log lines stored now.", |volume| volume.lines),
+        ("raw_bytes", "Text of the log lines stored now.", |volume| volume.raw_bytes),
+        ("stored_bytes", "Size of the sealed log lines on disk.", |volume| volume.stored_bytes),
+    ];
+    for (name, help, value) in metrics {
+        let _infallible = write!(text, "# HELP shipwatch_log_volume_{name} {help}\n# TYPE shipwatch_log_volume_{name} gauge\n");
+        for volume in volumes.iter().take(VOLUMES_SHOWN) {
+            let _infallible = writeln!(text, "shipwatch_log_volume_{name}{} {}", volume.labels, value(volume));
+        }
     }
 }
 

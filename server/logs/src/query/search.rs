@@ -288,7 +288,7 @@ pub(crate) fn matching(
     if selected.is_empty() {
         return None;
     }
-    let lines = day.lines(candidate, columns, stats)?;
+    let lines = day.lines_where(candidate, columns, &plan.gates, &mut selected, stats)?;
     stats.blocks_read += 1;
     stats.bytes_read += lines.body.len() as u64;
     stats.lines_read += lines.columns.len() as u64;
