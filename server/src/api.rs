@@ -1,8 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`push`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`loki`] (with [`websocket`]), [`masking`], [`alerts`], [`deployments`], [`live`]
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`log_admin`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`push`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`log_admin`], [`loki`] (with [`websocket`]), [`masking`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.

@@ -254,6 +254,8 @@ impl Engine {
     /// What queries read.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
     /// How much is stored of the streams that a query selects, by some of their labels; days that the range touches count whole.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use shipwatch_series::promql::CacheStats;
 use shipwatch_logs::{Query as LogQuery, VOLUME_LABELS, Volume};
+use shipwatch_series::promql::CacheStats;
 use std::{
     fmt::Write as _,
     sync::{
@@ -58,7 +58,6 @@ pub async fn export(State(state): State<Shared>) -> Response {
     received(&mut text, state.receive.counters());
     pushed(&mut text, state.push.counters());
     query_cache(&mut text, &state.range_cache.stats());
-    if let Some((series, logs)) = stats {
     if let Some((series, logs, volumes)) = stats {
         series_store(&mut text, &series);
         log_volumes(&mut text, volumes.as_ref().map_or(&[], |volumes| &volumes.volumes));
@@ -178,6 +177,9 @@ fn query_cache(text: &mut String, stats: &CacheStats) {
         ("shipwatch_query_cache_bytes", "gauge", "Bytes that they take, about.", stats.bytes),
     ] {
         put(text, name, kind, help, float(value));
+    }
+}
+
 /// The largest groups of log streams; `GET logs/volume` has all.
 fn log_volumes(text: &mut String, volumes: &[Volume]) {
     type Value = fn(&Volume) -> u64;

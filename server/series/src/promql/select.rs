@@ -123,13 +123,7 @@ impl Of {
 }
 
 /// The same from buckets, where there are any to be used.
-fn look_back_on_summaries(
-    ctx: &Context<'_>,
-    matchers: &[Matcher],
-    grid: Grid,
-    times: Grid,
-    of: Of,
-) -> Result<Option<Vec<Column>>, Error> {
+fn look_back_on_summaries(ctx: &Context<'_>, matchers: &[Matcher], grid: Grid, times: Grid, of: Of) -> Result<Option<Vec<Column>>, Error> {
     let lookback = millis(ctx.options.lookback);
     // Of any bucket that ends at a step the last sample is known, and its time: whether it is in the lookback can be told.
     let (width, columns) = (summarized::width_for(times, 0), Columns::LAST.and(Columns::TIMES));
