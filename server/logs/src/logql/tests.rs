@@ -124,6 +124,10 @@ fn stages_change_and_drop_lines() {
             r#"{app="shop"} | json method | label_format verb=method, app="{{.app}}-{{.env}}" | verb="POST" | keep verb, app | line_format """#,
             vec![r#"{app="shop-prod", verb="POST"} "#],
         ),
+        (
+            r#"{app="orders"} | logfmt msg | line_format "[{{.msg}}]" |= "[pay" != "level" | keep msg"#,
+            vec![r#"{msg="payment failed"} [payment failed]"#],
+        ),
         (r#"{app="orders"} | pattern "level=<l> msg=\"<m>\" <_>" | l="error" | keep m | line_format """#, vec![r#"{m="payment failed"} "#]),
         (r#"{app="orders"} | regexp "n=(?P<n>\\d+)" | n=5 | keep n | line_format """#, vec![r#"{n="5"} "#]),
         (
@@ -143,7 +147,15 @@ fn unpacked_lines_are_restored() {
     let found = rows(&engine, r#"{a="b"} | unpack | decolorize | drop detected_level"#);
     assert_eq!(found[0], r#"{a="b", pod="p-1"} red text"#);
     assert!(found[1].contains("JSONParserErr"), "{found:?}");
-    assert_eq!(rows(&engine, r#"{a="b"} | unpack |= "red" | keep pod"#).len(), 1, "the filter behind `unpack` sees the entry");
+    // A filter sees the text as it is where it stands.
+    for (query, count) in [
+        (r#"{a="b"} | unpack |= "\x1b[31mred" != "pod""#, 1),
+        (r#"{a="b"} |= "pod" | unpack != "pod""#, 1),
+        (r#"{a="b"} | unpack | decolorize |= "red text""#, 1),
+        (r#"{a="b"} | unpack |= "red text""#, 0),
+    ] {
+        assert_eq!(rows(&engine, query).iter().filter(|row| !row.ends_with(" x")).count(), count, "{query}");
+    }
 }
 
 #[test]

@@ -75,7 +75,8 @@ fn line() -> impl Strategy<Value = (i64, usize, usize, String)> {
     (0i64..600, 0usize..3, 0usize..7, text)
 }
 
-const FILTERS: [&str; 11] = [
+const FILTERS: [&str; 12] = [
+    r#" | logfmt a | line_format "<{{.a}}>" |= "<x" != "n=""#,
     r#" |= "x1" | detected_level!="warn""#,
     r#" |~ "a=x[02]""#,
     "",
