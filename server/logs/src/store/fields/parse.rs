@@ -9,6 +9,24 @@ const WORD_MIN: usize = 10;
 const WORD_CHANGES: usize = 3;
 /// Groups of a UUID.
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+const DIGIT: u8 = 1;
+const HEX_LETTER: u8 = 2;
+const LETTER: u8 = 4;
+/// What ASCII letters and digits are; 0 for other bytes.
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        class[at] = match at as u8 {
+            b'0'..=b'9' => DIGIT,
+            b'a'..=b'f' => HEX_LETTER,
+            b'g'..=b'z' | b'A'..=b'Z' => LETTER,
+            _ => 0,
+        };
+        at += 1;
+    }
+    class
+};
 /// Runs of digits that are shorter than each length.
 const SHORTER: [u64; DIGITS_MAX + 1] = {
     let mut all = [0; DIGITS_MAX + 1];
@@ -141,7 +159,7 @@ fn cut(text: &[u8], template: &mut Vec<u8>, fields: &mut Vec<Field>) {
             fields.push(Field::new(&(0..text.len())));
             return;
         }
-        if !byte.is_ascii_alphanumeric() {
+        if CLASS[usize::from(byte)] == 0 {
             at += 1;
             continue;
         }
@@ -170,18 +188,15 @@ struct Run {
 
 impl Run {
     fn at(text: &[u8], start: usize) -> Self {
-        let mut run = Self { end: start, digits: false, hex: true, letters: false, changes: 0 };
-        let mut digit_before = text.get(start).is_some_and(u8::is_ascii_digit);
-        while let Some(byte) = text.get(run.end).filter(|byte| byte.is_ascii_alphanumeric()) {
-            let digit = byte.is_ascii_digit();
-            run.digits |= digit;
-            run.letters |= !digit;
-            run.hex &= digit || matches!(byte, b'a'..=b'f');
-            run.changes += usize::from(digit != digit_before);
-            digit_before = digit;
-            run.end += 1;
+        let (mut end, mut seen, mut changes) = (start, 0, 0);
+        let mut before = text.get(start).map_or(0, |byte| CLASS[usize::from(*byte)]);
+        while let Some(class) = text.get(end).map(|byte| CLASS[usize::from(*byte)]).filter(|class| *class != 0) {
+            seen |= class;
+            changes += usize::from((class ^ before) & DIGIT);
+            before = class;
+            end += 1;
         }
-        run
+        Self { end, digits: seen & DIGIT != 0, hex: seen & LETTER == 0, letters: seen & !DIGIT != 0, changes }
     }
 
     /// Writes the marks and fields of the run; returns where they end.
