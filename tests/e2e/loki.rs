@@ -155,7 +155,7 @@ async fn mistakes(api: &Api) {
         ("query?query=%7Ba%3D%22b%22%7D", 400, "log queries are not supported as an instant query type"),
         ("query?query=sum(count_over_time(%7Bapp%3D%22shop%22%7D%7Cjson%5B10m%5D))", 400, "pipeline error: 'JSONParserErr'"),
         ("tail?query=%7Ba%3D%22b%22%7D", 400, "connect by WebSocket here"),
-        ("push", 404, "not offered"),
+        ("rules", 404, "not offered"),
     ] {
         let (found, kind, body) = raw(api, path, None, "").await;
         assert_eq!((found, kind.as_str()), (status, "text/plain; charset=utf-8"), "{path}: {body}");

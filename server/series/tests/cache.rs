@@ -155,7 +155,9 @@ impl Run {
     fn new(seed: u64, dir: &std::path::Path) -> Self {
         let mut random = Random::new(seed);
         let set = data::name(seed);
-        let config = Config { retention_days: 1, promql_experimental: true, ..Config::default() };
+        let mut config = Config { retention_days: 1, promql_experimental: true, ..Config::default() };
+        // Approximate answers, of samples that have expired, are not kept.
+        config.tiers.enabled = has_summaries(seed);
         let (engine, _) = Engine::open(dir, config).unwrap();
         let cache = Arc::new(RangeCache::new(1 << 20));
         let cached = EvalOptions { cache: Some(cache), ..EvalOptions::new(engine.config()) };
@@ -209,6 +211,10 @@ impl Run {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the size of a test run is chosen by whoever runs it")]
+const fn has_summaries(seed: u64) -> bool {
+    seed % 5 == 4
+}
+
 fn seeds() -> u64 {
     std::env::var("SHIPWATCH_CACHE_SEEDS").ok().map_or(10, |text| text.parse().unwrap())
 }
@@ -223,7 +229,9 @@ fn a_kept_answer_is_a_fresh_one() {
             run.step();
         }
         let stats = run.cached.cache.as_ref().unwrap().stats();
-        (hits, misses) = (hits + stats.hits_total, misses + stats.misses_total);
+        if !has_summaries(seed) {
+            (hits, misses) = (hits + stats.hits_total, misses + stats.misses_total);
+        }
     }
     println!("{hits} queries with kept steps, {misses} without");
     assert!(hits > misses, "{hits} queries with kept steps, {misses} without: the test has lost its way");

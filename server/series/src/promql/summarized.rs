@@ -114,6 +114,10 @@ pub(crate) fn find(ctx: &Context<'_>, matchers: &[Matcher], ask: &Ask, expired: 
 
 /// Says so in the answer, for all steps of the evaluation.
 pub(crate) fn tell(ctx: &Context<'_>, found: &Summaries, grid: Grid) {
+    if found.approximate {
+        // How good it is depends on all that was asked for.
+        ctx.is_whole();
+    }
     if found.width > 0 {
         annotations::summarized(ctx, found.width, found.approximate, grid);
     }
