@@ -62,4 +62,42 @@ pub fn install(config: &Config, masker: Arc<Masker>) {
     let format = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || MaskedStderr { masker: Arc::clone(&masker) });
     // Only a second call in one process fails here: the first one's subscriber stays.
     let _already_installed = tracing_subscriber::registry().with(filter).with(format).try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        // Nothing can be done about a log that cannot be written.
+        let _lost = io::stderr().lock().write_all(panicked(panic, &std::backtrace::Backtrace::capture()).as_bytes());
+    }));
+}
+
+/// Where the program panicked. A message that was put together at run time is left out: it may quote what was worked on, and the
+/// masker may be what panicked.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>, trace: &std::backtrace::Backtrace) -> String {
+    let current = std::thread::current();
+    let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+    let message = panic.payload().downcast_ref::<&'static str>().map_or("", |message| message);
+    let trace = if trace.status() == std::backtrace::BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+    format!("thread '{}' panicked{place}: {message}{trace}\n", current.name().unwrap_or("unnamed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn a_panic_tells_its_place_and_nothing_of_what_was_worked_on() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (seen, before) = (Arc::clone(&told), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            seen.lock().unwrap().push(panicked(panic, &std::backtrace::Backtrace::disabled()));
+        }));
+        let secret = String::from("13812345678");
+        let _ended = std::panic::catch_unwind(|| panic!("bad line {secret}"));
+        let _ended = std::panic::catch_unwind(|| panic!("a queue without an owner"));
+        std::panic::set_hook(before);
+        let told = told.lock().unwrap();
+        let own: Vec<_> = told.iter().filter(|text| text.contains("logging.rs")).collect();
+        assert_eq!(own.len(), 2, "{told:?}");
+        assert!(own.iter().all(|text| !text.contains("138")), "{told:?}");
+        assert!(own[1].contains("a queue without an owner"), "{told:?}");
+    }
 }

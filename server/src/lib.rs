@@ -20,6 +20,7 @@
 pub mod alerting;
 pub mod api;
 pub mod app;
+mod causes;
 pub mod config;
 pub mod deploys;
 pub mod forward;

@@ -17,7 +17,7 @@ pub mod otlp;
 mod recent;
 
 pub use collect::{Collected, Collector, States};
-pub use recent::{Recent, Seen};
+pub use recent::{Recent, Seen, Turn};
 
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{config::Problems, protobuf::Malformed};

@@ -236,3 +236,54 @@ fn a_kept_answer_is_a_fresh_one() {
     println!("{hits} queries with kept steps, {misses} without");
     assert!(hits > misses, "{hits} queries with kept steps, {misses} without: the test has lost its way");
 }
+
+/// Three days of two series, a sample a minute, as day files with summaries.
+fn summarized(dir: &std::path::Path) -> (Engine, EvalOptions) {
+    let (engine, _) = Engine::open(dir, Config::default()).unwrap();
+    let start = START_MS / DAY_MS * DAY_MS;
+    let labels = |name: &str, job: &str| Arc::new(Labels::new([("__name__", name), ("job", job)]).unwrap());
+    let both = [labels("gauge", "a"), labels("gauge", "b")];
+    let samples = (0..3 * DAY_MS / 60_000).flat_map(|minute| {
+        both.iter().zip([0.1, 0.7]).map(move |(labels, scale)| {
+            let value = (minute % 97) as f64 * scale;
+            Sample { labels: labels.clone(), ts_ms: start + minute * 60_000, value }
+        })
+    });
+    let now = start + 5 * DAY_MS;
+    engine.append_at(now, vec![Append { samples: Arc::new(samples.collect()), ..Append::default() }]).unwrap();
+    engine.seal(now).unwrap();
+    while engine.summarize(now).unwrap().days > 0 {}
+    let cached = EvalOptions { cache: Some(Arc::new(RangeCache::new(1 << 20))), ..EvalOptions::new(engine.config()) };
+    (engine, cached)
+}
+
+#[test]
+fn kept_answers_from_summaries_are_fresh_ones_but_for_last_digits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, cached) = summarized(dir.path());
+    let fresh = EvalOptions { cache: None, ..cached.clone() };
+    let hour = 3_600_000;
+    let values = |options: &EvalOptions, query: &str, start: i64, hours: i64| {
+        let output = eval_range(&engine, query, start, start + hours * hour, hour, options).unwrap();
+        let Value::Matrix(series) = output.value else { panic!("a range query has a matrix") };
+        (series.into_iter().map(|one| (one.labels.to_string(), one.ts, one.values)).collect::<Vec<_>>(), output.infos)
+    };
+    for query in ["sum by (job) (sum_over_time(gauge[6h]))", "avg_over_time(gauge[1h])", "max_over_time(gauge[3h])", "gauge"] {
+        let start = START_MS / DAY_MS * DAY_MS;
+        // Slides on, then looks closer: too short for summaries, but for what is kept.
+        for (from, hours) in (0..5).map(|by| (12 + by, 40)).chain([(44, 8), (40, 30)]) {
+            let ((kept, kept_infos), (exact, infos)) =
+                (values(&cached, query, start + from * hour, hours), values(&fresh, query, start + from * hour, hours));
+            assert_eq!(kept.len(), exact.len(), "{query}");
+            for ((labels, ts, values), (exact_labels, exact_ts, exact_values)) in kept.iter().zip(&exact) {
+                assert_eq!((labels, ts), (exact_labels, exact_ts), "{query}");
+                let is_near = |(value, exact): (&f64, &f64)| (value - exact).abs() <= 1e-12 * exact.abs();
+                assert!(values.iter().zip(exact_values).all(is_near), "{query}: {values:?} {exact_values:?}");
+            }
+            assert!(infos.iter().all(|info| kept_infos.contains(info)), "{query}: {infos:?} {kept_infos:?}");
+        }
+        let (_, infos) = values(&cached, query, start + 16 * hour, 40);
+        assert!(infos.iter().any(|info| info.contains("summaries")), "{query}: {infos:?}");
+    }
+    assert!(cached.cache.as_ref().unwrap().stats().hits_total > 20);
+}

@@ -12,8 +12,8 @@ use super::{
     body::{Coding, Refusal, Turns, with_retry},
 };
 use crate::{
-    ingest::Ingest,
-    push::{Collected, Collector, Config, PushError, Recent, Seen, States, loki, otlp},
+    ingest::{Ingest, IngestError},
+    push::{Collected, Collector, Config, PushError, Recent, Seen, States, Turn, loki, otlp},
 };
 use axum::{
     Json,
@@ -62,7 +62,7 @@ pub struct Push {
     states: States,
     recent: Recent,
     turns: Turns,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 impl Push {
@@ -75,27 +75,32 @@ impl Push {
 
     /// What is counted.
     #[must_use]
-    pub const fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    async fn store(&self, collected: Collected) -> Result<(), Refusal> {
-        let Collected { batches, lines, bytes, masked, replaced, .. } = collected;
-        if !batches.is_empty() {
-            let append = shipwatch_logs::Append { source: String::new(), seq: 0, agent: AGENT.to_owned(), batches };
-            self.ingest.logs(vec![append]).await?;
-        }
-        let counters = &self.counters;
-        for (counter, by) in [
-            (&counters.requests_total, 1),
-            (&counters.lines_total, lines),
-            (&counters.bytes_total, bytes),
-            (&counters.masked_total, masked),
-            (&counters.replaced_lines_total, replaced),
-        ] {
-            counter.fetch_add(by, Relaxed);
-        }
-        Ok(())
+    /// Stores lines and remembers their request. It is done also when the sender goes away meanwhile: it will send the same again.
+    async fn store(&self, collected: Collected, turn: Turn) -> Result<(), Refusal> {
+        let (ingest, counters) = (Arc::clone(&self.ingest), Arc::clone(&self.counters));
+        let done = tokio::spawn(async move {
+            let Collected { batches, lines, bytes, masked, replaced, untimed } = collected;
+            if !batches.is_empty() {
+                let append = shipwatch_logs::Append { source: String::new(), seq: 0, agent: AGENT.to_owned(), batches };
+                ingest.logs(vec![append]).await?;
+            }
+            turn.stored(untimed == 0);
+            for (counter, by) in [
+                (&counters.requests_total, 1),
+                (&counters.lines_total, lines),
+                (&counters.bytes_total, bytes),
+                (&counters.masked_total, masked),
+                (&counters.replaced_lines_total, replaced),
+            ] {
+                counter.fetch_add(by, Relaxed);
+            }
+            Ok(())
+        });
+        done.await.unwrap_or_else(|error| Err(IngestError::Failed(error.to_string()))).map_err(Refusal::from)
     }
 }
 
@@ -126,7 +131,9 @@ async fn accept<T: Send + 'static>(
             return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "the same request is being stored just now".to_owned()));
         }
     };
-    let (config, masker, states) = (push.config.clone(), Arc::clone(&push.masker), push.states.clone());
+    // What had come before is only read again, for the answer, and must not move what streams left open since.
+    let states = if turn.is_some() { push.states.clone() } else { States::default() };
+    let (config, masker) = (push.config.clone(), Arc::clone(&push.masker));
     let work = move || -> Result<(T, Collected), Refusal> {
         let body: Bytes = coding.unpack(&body, config.max_decoded_bytes, "push.max_decoded_bytes")?;
         let mut collector = Collector::new(&config, &masker, &states, source, now_ns());
@@ -135,14 +142,10 @@ async fn accept<T: Send + 'static>(
     };
     let done = tokio::task::spawn_blocking(work).await;
     let (told, collected) = done.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
-    // What had come before is only read again, for the answer.
-    let Some(turn) = turn else {
-        push.counters.duplicate_requests_total.fetch_add(1, Relaxed);
-        return Ok(told);
-    };
-    let has_times = collected.untimed == 0;
-    push.store(collected).await?;
-    turn.stored(has_times);
+    match turn {
+        Some(turn) => push.store(collected, turn).await?,
+        None => drop(push.counters.duplicate_requests_total.fetch_add(1, Relaxed)),
+    }
     Ok(told)
 }
 
@@ -249,4 +252,33 @@ fn rpc_status(is_json: bool, Refusal(status, message): Refusal) -> Response {
         typed(status, out)
     };
     with_retry(status, response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shipwatch_common::mask;
+    use std::{future::Future as _, task::Poll, time::Duration};
+
+    #[tokio::test]
+    async fn a_sender_that_goes_away_finds_its_request_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let (receive, _series) = crate::api::receive::tests::receive(dir.path(), shipwatch_series::Config::default());
+        let masker = Arc::new(Masker::new(&mask::Config::default()).unwrap());
+        let push = Push::new(Config::default(), masker, receive.ingest());
+        let Seen::New(turn) = push.recent.begin("/loki", b"body") else { panic!("it is new") };
+        let mut collector = Collector::new(&push.config, &push.masker, &push.states, "loki", 0);
+        loki::json(br#"{"streams":[{"stream":{"a":"b"},"values":[["1795420800000000000","x"]]}]}"#, &mut collector).unwrap();
+        let mut store = Box::pin(push.store(collector.finish(), turn));
+        let begun = std::future::poll_fn(|context| Poll::Ready(store.as_mut().poll(context).is_pending())).await;
+        assert!(begun, "it is under way");
+        drop(store);
+        let stored = async {
+            while !matches!(push.recent.begin("/loki", b"body"), Seen::Stored) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), stored).await.unwrap();
+        assert_eq!(push.counters.lines_total.load(Relaxed), 1);
+    }
 }

@@ -92,6 +92,11 @@ impl Receive {
         done.unwrap_or_else(|error| Err(IngestError::Failed(error.to_string())))
     }
 
+    #[cfg(test)]
+    pub(super) fn ingest(&self) -> Arc<Ingest> {
+        Arc::clone(&self.ingest)
+    }
+
     /// A turn to import, if there is one soon.
     pub(super) async fn import_turn(&self) -> Option<OwnedSemaphorePermit> {
         tokio::time::timeout(PATIENCE, Arc::clone(&self.imports).acquire_owned()).await.ok()?.ok()

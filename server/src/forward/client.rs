@@ -1,10 +1,13 @@
 //! HTTP to a target: bounded in time and size, follows no redirect, tells neither URL nor credentials.
 
 use super::{config::Target, judge::Answer};
-use crate::notify::secret::{Scrubber, Secret};
+use crate::{
+    causes::without_url,
+    notify::secret::{Scrubber, Secret},
+};
 use reqwest::{Certificate, Url, header};
 use shipwatch_series::remote::Version;
-use std::{error::Error as _, fs, time::Duration};
+use std::{fs, time::Duration};
 
 /// Longest part of a refusal that is read.
 const MAX_ANSWER_BYTES: usize = 4 << 10;
@@ -49,7 +52,7 @@ impl Client {
             }
             builder = builder.tls_certs_only(certificates);
         }
-        let http = builder.build().map_err(|error| format!("no HTTPS client: {}", told(error)))?;
+        let http = builder.build().map_err(|error| format!("no HTTPS client: {}", without_url(error)))?;
         Ok(Self {
             http,
             url: target.parsed_url().map_err(|error| format!("url {error}"))?,
@@ -81,7 +84,7 @@ impl Client {
         let of_url: Vec<_> = self.url.query_pairs().map(|(_, value)| value).collect();
         let own = [credentials.bearer.reveal(), credentials.password.reveal(), self.url.as_str()];
         let scrubber = Scrubber::new(own.into_iter().chain(of_url.iter().map(|value| &**value)));
-        let response = request.body(body).send().await.map_err(|error| scrubber.clean(&told(error)))?;
+        let response = request.body(body).send().await.map_err(|error| scrubber.clean(&without_url(error)))?;
         Ok(answer(response, &scrubber).await)
     }
 
@@ -115,16 +118,4 @@ async fn answer(mut response: reqwest::Response, scrubber: &Scrubber) -> Answer 
         }
     }
     Answer { status: status.as_u16(), retry_after, written, body: scrubber.clean(&String::from_utf8_lossy(&bytes)) }
-}
-
-/// The error with its causes, without the URL.
-fn told(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -9,6 +9,7 @@ use super::{
     render::Renderer,
     secret::Secret,
 };
+use crate::causes::causes;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
     message::{Mailbox, MultiPart, header},
@@ -88,24 +89,14 @@ impl Email {
         };
         match self.transport.send(mail).await {
             Ok(response) => Outcome::Accepted(format!("{} {}", response.code(), response.message().collect::<Vec<_>>().join(" "))),
-            Err(error) if error.is_permanent() => Outcome::Rejected(chain(&error)),
-            Err(error) => Outcome::Retry { reason: chain(&error), after: None },
+            Err(error) if error.is_permanent() => Outcome::Rejected(causes(&error)),
+            Err(error) => Outcome::Retry { reason: causes(&error), after: None },
         }
     }
 }
 
 fn parameters(host: &str) -> Result<TlsParameters, String> {
-    TlsParameters::new(host.to_owned()).map_err(|error| format!("tls for {host}: {}", chain(&error)))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
+    TlsParameters::new(host.to_owned()).map_err(|error| format!("tls for {host}: {}", causes(&error)))
 }
 
 #[cfg(test)]

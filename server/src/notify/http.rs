@@ -1,8 +1,9 @@
 //! HTTP to channels: bounded in time and size, follows no redirect, tells no URL.
 
 use super::channel::Outcome;
+use crate::causes::without_url;
 use reqwest::{StatusCode, Url, header};
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 /// Longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
@@ -48,7 +49,7 @@ impl Http {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let failed = |error: reqwest::Error| Outcome::Retry { reason: told(error), after: None };
+        let failed = |error: reqwest::Error| Outcome::Retry { reason: without_url(error), after: None };
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -61,18 +62,6 @@ impl Http {
         let body = String::from_utf8_lossy(&bytes).into_owned();
         Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs).map(|after| after.min(MAX_RETRY_AFTER)), body })
     }
-}
-
-/// The error with its causes, without the URL.
-fn told(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 /// What a status means for channels that have no words of their own.

@@ -5,6 +5,9 @@
 //! # Invariants
 //! - An answer is what a full evaluation gives, to the bit, with its labels, warnings and infos: steps that later samples may
 //!   have changed are evaluated again ([`Source::changed_since`](crate::Source::changed_since)), and what does not depend on each step alone is not kept.
+//!   But for summaries: of steps that were answered from them, sums and what is made of sums may differ in the last digits, since
+//!   which samples are put together first depends on the range; and a range that is too short for summaries tells in its
+//!   infos that kept steps came from them.
 //! - A cache belongs to one source.
 //! - Memory is bounded: by bytes in all, and for one query by a part of them; what was not asked for longest goes first.
 //!
