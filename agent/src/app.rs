@@ -114,12 +114,13 @@ impl Agent {
         let spool = Arc::new(spool);
 
         let tail_stop = CancellationToken::new();
-        let (tail, tail_counters) = start_tail(config, &masker, positions, Arc::clone(&spool), tail_stop.clone())?;
+        let (tail, tail_counters, log_metrics) = start_tail(config, &masker, positions, Arc::clone(&spool), tail_stop.clone())?;
 
         let uplink_counters = Arc::new(crate::uplink::Counters::default());
         let own = own_metrics::Sources {
             spool: Arc::clone(&spool),
             tail: tail_counters,
+            log_metrics,
             uplink: Arc::clone(&uplink_counters),
             lost_samples: Arc::default(),
         };
@@ -248,14 +249,14 @@ fn start_tail(
     positions: Positions,
     spool: Arc<Spool>,
     stop: CancellationToken,
-) -> Result<(JoinHandle<()>, Arc<tail::Counters>), StartError> {
+) -> Result<(JoinHandle<()>, Arc<tail::Counters>, tail::Metrics), StartError> {
     let mut tailer = Tailer::new(config.tail.clone(), Arc::clone(masker), positions.restored())
         .map_err(|error| StartError::Part(format!("tail: {error}")))?;
-    let counters = tailer.counters();
+    let (counters, metrics) = (tailer.counters(), tailer.metrics());
     let mut sink = LogSink::new(spool, positions);
     let thread =
         thread::Builder::new().name("tail".to_owned()).spawn(move || tailer.run(&mut sink, &stop)).map_err(io_error("thread tail"))?;
-    Ok((thread, counters))
+    Ok((thread, counters, metrics))
 }
 
 /// Makes the state directory, private, and takes its lock.

@@ -12,6 +12,7 @@ use std::sync::{
 pub(super) struct Sources {
     pub(super) spool: Arc<Spool>,
     pub(super) tail: Arc<tail::Counters>,
+    pub(super) log_metrics: tail::Metrics,
     pub(super) uplink: Arc<uplink::Counters>,
     pub(super) lost_samples: Arc<AtomicU64>,
 }
@@ -57,6 +58,7 @@ impl Sources {
         ] {
             put(batch, name, &[], counter.load(Ordering::Relaxed));
         }
+        self.log_metrics.each(|name, labels, value| batch.push(name, labels, value));
     }
 }
 

@@ -1,8 +1,9 @@
 //! What can be configured: which files, and how each kind is read.
 
 use super::{
+    container::Format,
     decode::Encoding,
-    discover,
+    derived, discover,
     filter::{self, Sample},
     multiline, parse,
 };
@@ -18,6 +19,8 @@ pub struct Source {
     pub files: Vec<String>,
     /// Globs of files that are left out, beside those of `tail.exclude`.
     pub exclude: Vec<String>,
+    /// How files hold lines: `plain`, `docker` (json-file), or `cri` (containerd, CRI-O). Empty is `plain`.
+    pub format: String,
     /// Encoding instead of `tail.encoding`.
     pub encoding: String,
     /// Zone of times without one instead of `tail.timezone`.
@@ -40,6 +43,8 @@ pub struct Source {
     pub max_lines_per_second: u32,
     /// Lines that may come at once before the limit bites; 0 is ten seconds' worth.
     pub burst_lines: u32,
+    /// Series that are made of the lines.
+    pub metrics: Vec<derived::Config>,
 }
 
 /// Which files are read, and how.
@@ -99,7 +104,10 @@ impl Config {
     /// The default with one item in every list of tables, so that their keys are known where mistakes are looked for.
     #[must_use]
     pub fn template() -> Self {
-        Self { sources: vec![Source { sample: vec![Sample::default()], ..Source::default() }], ..Self::default() }
+        Self {
+            sources: vec![Source { sample: vec![Sample::default()], metrics: vec![derived::Config::default()], ..Source::default() }],
+            ..Self::default()
+        }
     }
 
     /// Checks globs, encodings, patterns and bounds.
@@ -149,6 +157,10 @@ impl Source {
         self.multiline.check(problems, &format!("{at}multiline."));
         self.parser.check(problems, &format!("{at}parser."));
         filter::check(self, problems, at);
+        derived::check(&self.metrics, problems, at);
+        if let Err(error) = Format::named(&self.format) {
+            problems.add(&format!("{at}format"), error);
+        }
     }
 }
 

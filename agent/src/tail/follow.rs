@@ -9,10 +9,12 @@
 mod compare;
 
 use super::{
-    Position,
+    Position, container,
     content::{self, Content, HEAD_BYTES, MARKER_BYTES, Stamp, crc_on, hash, marker_len},
+    derived::Observation,
     filter::Budget,
     lines::{self, Flush, Place, Stats},
+    position::Middle,
     siblings::{Search, Whereabouts},
     source::Source,
 };
@@ -64,13 +66,21 @@ pub(super) enum ReadOutcome {
     Unreadable(io::Error),
 }
 
-/// See [`ReadOutcome::Lines`].
+/// See [`ReadOutcome::Lines`]: records for the sink, at least one.
 #[derive(Debug)]
 pub(super) struct Read {
+    pub(super) parts: Vec<Part>,
+    pub(super) budget: Budget,
+}
+
+/// Lines of one output, and the position behind them.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) output: usize,
     pub(super) lines: Vec<LogLine>,
     pub(super) position: Position,
-    pub(super) budget: Budget,
     pub(super) stats: Stats,
+    pub(super) observations: Vec<Observation>,
 }
 
 /// What reading needs from outside.
@@ -98,7 +108,7 @@ pub(super) struct Followed {
     position: Position,
     source: Arc<Source>,
     source_number: usize,
-    labels: Labels,
+    labels: Vec<Labels>,
     encoding: super::decode::Encoding,
     open: Option<Content>,
     rest: Option<Rest>,
@@ -119,7 +129,7 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    pub(super) fn new(position: Position, source: Arc<Source>, source_number: usize, labels: Labels) -> Self {
+    pub(super) fn new(position: Position, source: Arc<Source>, source_number: usize, labels: Vec<Labels>) -> Self {
         Self {
             size: position.seen_size.max(position.offset),
             encoding: source.encoding,
@@ -156,8 +166,9 @@ impl Followed {
         &self.position.path
     }
 
-    pub(super) const fn labels(&self) -> &Labels {
-        &self.labels
+    /// Labels of an output's lines.
+    pub(super) fn labels(&self, output: usize) -> Option<&Labels> {
+        self.labels.get(output)
     }
 
     pub(super) const fn source_number(&self) -> usize {
@@ -493,23 +504,72 @@ impl Followed {
             offset: self.position.offset,
             now: context.now,
         };
-        let state = self.position.line_state.clone();
-        let made = lines::batch(&place, fresh, self.position.skipping, state, context.budget, flush);
-        if made.used == 0 {
-            return Ok(ReadOutcome::Nothing);
+        let is_full = read == context.buffer.len();
+        let position = &self.position;
+        let mut made = if self.source.format == container::Format::Plain {
+            plain(&place, fresh, position, context.budget, flush)
+        } else {
+            outputs(&place, fresh, position, context.budget, flush, is_full)
+        };
+        for part in &mut made.parts {
+            let used = usize::try_from(part.position.offset - position.offset).unwrap_or(0);
+            let moved = &mut part.position;
+            moved.crc = moved.crc.map(|crc| crc_on(crc, &fresh[..used]));
+            let length = marker_len(moved.offset);
+            let end = before + used;
+            moved.marker = hash(&bytes[end - length..end]);
+            moved.seen_size = self.size.max(moved.offset);
+            grow_head(content, moved)?;
         }
-        let mut position = self.position.clone();
-        position.crc = position.crc.map(|crc| crc_on(crc, &fresh[..made.used]));
-        position.offset += made.used as u64;
-        let length = marker_len(position.offset);
-        let end = before + made.used;
-        position.marker = hash(&bytes[end - length..end]);
-        position.seen_size = self.size.max(position.offset);
-        position.skipping = made.skipping;
-        position.line_state = made.line_state;
-        grow_head(content, &mut position)?;
-        Ok(ReadOutcome::Lines(Box::new(Read { lines: made.lines, position, budget: made.budget, stats: made.stats })))
+        Ok(if made.parts.is_empty() { ReadOutcome::Nothing } else { ReadOutcome::Lines(Box::new(made)) })
     }
+}
+
+/// Lines of a file that holds nothing but lines.
+fn plain(place: &Place<'_>, bytes: &[u8], from: &Position, budget: Budget, flush: Flush) -> Read {
+    let made = lines::batch(place, bytes, from.skipping, from.middle.line.clone(), budget, flush);
+    if made.used == 0 {
+        return Read { parts: Vec::new(), budget };
+    }
+    let position = Position {
+        offset: from.offset + made.used as u64,
+        skipping: made.skipping,
+        middle: Middle { line: made.line_state, ..Middle::default() },
+        ..from.clone()
+    };
+    let (lines, stats, observations) = (made.lines, made.stats, made.observations);
+    Read { parts: vec![Part { output: 0, lines, position, stats, observations }], budget: made.budget }
+}
+
+/// Lines of a container's outputs: a record for each that has some. What has none moves with the last.
+fn outputs(place: &Place<'_>, bytes: &[u8], from: &Position, budget: Budget, flush: Flush, is_full: bool) -> Read {
+    let before = &from.middle.outputs;
+    let made = container::batch(place, bytes, &container::From { outputs: before, skipping: from.skipping, budget, flush, is_full });
+    let mut done = [0, 1].map(|at: usize| usize::try_from(before[at].ahead).unwrap_or(0));
+    let position = |done, skipping| {
+        let (used, outputs) = made.outputs(done, before);
+        Position { offset: from.offset + used as u64, skipping, middle: Middle { outputs, ..Middle::default() }, ..from.clone() }
+    };
+    let end = position(made.done, made.skipping);
+    if end == *from && made.batches.iter().all(|batch| batch.finished == 0) {
+        return Read { parts: Vec::new(), budget };
+    }
+    let mut told: Vec<usize> = (0..2).filter(|output| made.batches[*output].finished > 0).collect();
+    if told.is_empty() {
+        told.push(0);
+    }
+    let mut positions = Vec::new();
+    for (at, output) in told.iter().enumerate() {
+        done[*output] = made.done[*output];
+        positions.push(if at + 1 == told.len() { end.clone() } else { position(done, from.skipping) });
+    }
+    let budget = made.budget;
+    let mut batches = made.batches.map(Some);
+    let parts = told.into_iter().zip(positions).filter_map(|(output, position)| {
+        let batch = batches[output].take()?;
+        Some(Part { output, lines: batch.lines, position, stats: batch.stats, observations: batch.observations })
+    });
+    Read { parts: parts.collect(), budget }
 }
 
 /// Makes the hashed head longer, up to its full length, as the position moves on.
