@@ -19,7 +19,9 @@
 //! - notify is a hint; looking again every [`Config::rescan`] is the truth.
 //! - Memory is one buffer for all files, and some hundred bytes for each.
 //!
-//! Leaves out: journald, containers, syslog; compressed files that were never followed uncompressed.
+//! Beside files, [`streams`] takes lines of the [`journal`], of [`syslog`] and of [`pipe`]s, on a thread of its own.
+//!
+//! Leaves out: compressed files that were never followed uncompressed.
 
 mod config;
 mod container;
@@ -31,13 +33,18 @@ mod discover;
 mod ending;
 mod filter;
 mod follow;
+mod journal;
 mod lines;
 mod meeting;
 mod multiline;
 mod parse;
+mod pipe;
 mod position;
 mod siblings;
 mod source;
+mod stream;
+mod streams;
+mod syslog;
 mod watch;
 
 pub use config::{Config, Source};
@@ -46,7 +53,9 @@ pub use derived::{Config as Metric, Metrics};
 pub use filter::Sample;
 pub use multiline::Config as Multiline;
 pub use parse::Config as Parser;
+pub use pipe::client::{PipeError, run as pipe};
 pub use position::{Middle, Output, PIPE, Position, Restored, Sink, SinkError, StreamPosition};
+pub use streams::Streams;
 
 use counters::{add, set};
 use discover::Found;
@@ -165,6 +174,14 @@ impl Tailer {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         Metrics(self.sources.iter().flat_map(|source| source.rules.all()).collect())
+    }
+
+    /// What is read beside files. `pipe_socket` is where pipes are listened for; `restored` is what the sink remembers.
+    #[must_use]
+    pub fn streams(&self, pipe_socket: PathBuf, restored: &Restored) -> Streams {
+        let at_end = self.config.start_at == "end";
+        let shared = stream::Shared { masker: Arc::clone(&self.masker), counters: Arc::clone(&self.counters) };
+        Streams::new(&self.sources, shared, at_end, pipe_socket, &restored.streams)
     }
 
     /// A life, read as its name asks for.

@@ -211,7 +211,7 @@ const SNAPSHOT_2: [u8; 2] = [0xff, 2];
 /// Begins a snapshot of version 3.
 const SNAPSHOT_3: [u8; 2] = [0xff, 3];
 /// Streams that are remembered; of more (pipes that never ended) the oldest are forgotten.
-const MAX_STREAMS: usize = 1000;
+const MAX_STREAMS: usize = 100;
 
 /// What a record of the log lane does to the positions. In a record, its length stands before it and the lines behind it.
 #[derive(Debug, Deserialize, Serialize)]

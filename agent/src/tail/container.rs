@@ -14,7 +14,7 @@
 
 use super::{
     filter::Budget,
-    lines::{BATCH_BYTES, BATCH_LINES, Batch, Event, Flush, Place, Raw},
+    lines::{BATCH_BYTES, BATCH_LINES, Batch, Event, Flush, Place, Raw, Told},
     position::Output,
     source::OVERLAP_BYTES,
 };
@@ -159,7 +159,7 @@ impl Lane {
     fn line(&mut self, place: &Place<'_>, line: Open, cut: bool) {
         let text = if cut { super::lines::head(&line.text, longest(place)) } else { &line.text };
         let raw = Raw { start: line.start, end: line.end, cut };
-        self.batch.join(place, &mut self.event, raw, Cow::Borrowed(text), line.ts_ns);
+        self.batch.join(place, &mut self.event, raw, Cow::Borrowed(text), Told { ts_ns: line.ts_ns, ..Told::default() });
     }
 
     /// Ends what is open, though more of it may come.

@@ -42,6 +42,18 @@ pub struct Counters {
     pub ignored_files: AtomicU64,
     /// 1 while the sink is full and nothing is read.
     pub blocked: AtomicU64,
+    /// Sources beside files that wait now, because the sink is full.
+    pub blocked_streams: AtomicU64,
+    /// Sources beside files that do not work now, such as a listener whose port is taken.
+    pub failing_streams: AtomicU64,
+    /// Times that the journal's entries behind the last one that was read were gone.
+    pub journal_gaps_total: AtomicU64,
+    /// Messages of syslog over UDP that the kernel dropped, because they were not read in time.
+    pub syslog_dropped_total: AtomicU64,
+    /// Connections of syslog now.
+    pub syslog_connections: AtomicU64,
+    /// Connections of syslog that were refused or ended: too many, too slow, idle.
+    pub syslog_refused_total: AtomicU64,
 }
 
 impl Counters {

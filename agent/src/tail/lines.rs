@@ -16,7 +16,7 @@ use super::{
 };
 use shipwatch_common::{
     mask::{LineState, Masker},
-    model::{FileId, LogLine},
+    model::{FileId, LogLine, Severity},
     time::UnixNs,
 };
 use std::borrow::Cow;
@@ -95,8 +95,23 @@ pub(super) struct Event {
     cut: bool,
     /// Its end is not a line's end: the last bytes were only for the masker.
     overlaps: bool,
-    /// When it happened, where something beside its text says so.
-    ts_ns: Option<UnixNs>,
+    told: Told,
+}
+
+/// What is known of a line from beside its text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// When it happened.
+    pub(super) ts_ns: Option<UnixNs>,
+    /// How bad it is. `Info` is what loggers say when nobody told them, so a text that names another one wins over it.
+    pub(super) severity: Severity,
+}
+
+impl Told {
+    fn or(self, of_text: Severity) -> Severity {
+        let is_weak = matches!(self.severity, Severity::Unknown | Severity::Info);
+        if is_weak && of_text != Severity::Unknown { of_text } else { self.severity }
+    }
 }
 
 /// Makes one batch of `bytes`.
@@ -112,7 +127,7 @@ pub(super) fn batch(place: &Place<'_>, bytes: &[u8], skipping: bool, state: Line
             break;
         };
         let text = place.encoding.text(&bytes[raw.start..raw.end]);
-        made.join(place, &mut open, raw, text, None);
+        made.join(place, &mut open, raw, text, Told::default());
     }
     // Holes and the rest of a cut line, up to where nothing is waiting.
     match open {
@@ -129,8 +144,8 @@ pub(super) fn batch(place: &Place<'_>, bytes: &[u8], skipping: bool, state: Line
 }
 
 impl Event {
-    pub(super) fn new(raw: Raw, text: Cow<'_, str>, inside: Inside, ts_ns: Option<UnixNs>) -> Self {
-        Self { start: raw.start, end: raw.end, text: text.into_owned(), lines: 1, inside, cut: raw.cut, overlaps: raw.cut, ts_ns }
+    pub(super) fn new(raw: Raw, text: Cow<'_, str>, inside: Inside, told: Told) -> Self {
+        Self { start: raw.start, end: raw.end, text: text.into_owned(), lines: 1, inside, cut: raw.cut, overlaps: raw.cut, told }
     }
 }
 
@@ -141,9 +156,9 @@ impl Batch {
     }
 
     /// Takes the next line: it goes on with the open event, or ends it and begins another.
-    pub(super) fn join(&mut self, place: &Place<'_>, open: &mut Option<Event>, raw: Raw, text: Cow<'_, str>, ts_ns: Option<UnixNs>) {
+    pub(super) fn join(&mut self, place: &Place<'_>, open: &mut Option<Event>, raw: Raw, text: Cow<'_, str>, told: Told) {
         let Some(joiner) = &place.source.joiner else {
-            return self.finish(place, Event::new(raw, text, Inside::Line, ts_ns), raw.cut);
+            return self.finish(place, Event::new(raw, text, Inside::Line, told), raw.cut);
         };
         let next = open.as_ref().and_then(|event| joiner.go_on(event.inside, &text));
         match (open.take(), next) {
@@ -160,7 +175,7 @@ impl Batch {
                     self.finish(place, event, false);
                 }
                 let inside = joiner.begin(&text);
-                *open = Some(Event::new(raw, text, inside, ts_ns));
+                *open = Some(Event::new(raw, text, inside, told));
             }
         }
         let is_full = |event: &Event| event.lines >= joiner.max_lines || event.end - event.start >= joiner.max_bytes;
@@ -188,7 +203,7 @@ impl Batch {
         self.stats.masked += u64::from(masked.hits);
         self.stats.mask_failures += u64::from(masked.failed);
         let fields = place.source.parser.fields(text);
-        let severity = place.source.parser.severity(text, &fields);
+        let severity = event.told.or(place.source.parser.severity(text, &fields));
         let verdict = place.source.filter.judge(text, &fields, (place.file, end_offset), &mut self.budget, place.now);
         if verdict != Verdict::Filtered {
             place.source.rules.observe(text, &fields, severity, &mut self.observations);
@@ -197,7 +212,7 @@ impl Batch {
             Verdict::Keep => {
                 self.stats.truncated += u64::from(truncated);
                 self.lines.push(LogLine {
-                    ts_ns: event.ts_ns.unwrap_or_else(|| place.source.parser.time(text, &fields, place.now)),
+                    ts_ns: event.told.ts_ns.unwrap_or_else(|| place.source.parser.time(text, &fields, place.now)),
                     end_offset,
                     severity,
                     truncated,

@@ -7,8 +7,10 @@ use super::{
     derived::Rules,
     discover::Globs,
     filter::Filter,
+    journal,
     multiline::Joiner,
     parse::{self, Parser},
+    syslog,
 };
 use shipwatch_common::{mask::Masker, model::Labels};
 use std::{collections::BTreeMap, path::Path};
@@ -18,7 +20,27 @@ pub(super) const OVERLAP_BYTES: usize = 4096;
 /// Longest file name in a label, in characters.
 const NAME_CHARS: usize = 1024;
 
-/// How one kind of files is found and read.
+/// Where lines come from.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Files,
+    Journal(journal::Config),
+    Syslog(syslog::Config),
+    Pipe(String),
+}
+
+impl Kind {
+    fn of(source: &SourceConfig) -> Self {
+        match (&source.journal, &source.syslog) {
+            (Some(journal), _) => Self::Journal(journal.clone()),
+            (None, Some(syslog)) => Self::Syslog(syslog.clone()),
+            (None, None) if !source.pipe.is_empty() => Self::Pipe(source.pipe.clone()),
+            (None, None) => Self::Files,
+        }
+    }
+}
+
+/// How lines of one kind are found and read.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) globs: Globs,
@@ -29,6 +51,7 @@ pub(super) struct Source {
     pub(super) parser: Parser,
     pub(super) filter: Filter,
     pub(super) rules: Rules,
+    pub(super) kind: Kind,
     labels: BTreeMap<String, String>,
 }
 
@@ -54,6 +77,7 @@ impl Source {
             filter: Filter::new(source)?,
             format: Format::named(&source.format)?,
             rules: Rules::new(&source.metrics, &labels)?,
+            kind: Kind::of(source),
             labels,
         })
     }

@@ -6,6 +6,7 @@ use std::{cell::RefCell, io::Write as _, sync::atomic::Ordering};
 mod containers;
 mod model;
 mod scenarios;
+pub(super) mod streams;
 
 thread_local! {
     /// Paths that this thread may not open: tests run as root as well, which may open anything.
