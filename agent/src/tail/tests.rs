@@ -5,6 +5,7 @@ use std::{cell::RefCell, io::Write as _, sync::atomic::Ordering};
 
 mod containers;
 mod model;
+mod named;
 mod scenarios;
 pub(super) mod streams;
 
