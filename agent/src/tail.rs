@@ -323,7 +323,7 @@ impl Tailer {
         for follow::Part { output, lines, position, stats, observations } in read.parts {
             let Some(labels) = file.labels(output).cloned() else { continue };
             let (count, used) = (lines.len() as u64, position.offset.saturating_sub(file.offset()));
-            let batch = (!lines.is_empty()).then(|| LogBatch { file: id, labels: labels.clone(), lines });
+            let batch = (!lines.is_empty()).then(|| LogBatch { file: follow::output_id(id, output), labels: labels.clone(), lines });
             sink.append(batch, position.clone())?;
             derived::count(observations, &labels);
             file.advance(position);

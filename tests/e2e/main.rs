@@ -11,3 +11,4 @@ mod hostile;
 mod identity;
 mod interop;
 mod secrets;
+mod sources;

@@ -49,6 +49,11 @@ pub(super) fn new_id() -> FileId {
     FileId(uuid::Uuid::now_v7().as_u128())
 }
 
+/// The name under which an output's lines are sent: each has offsets of its own that grow, which is how the server knows what it has.
+pub(super) const fn output_id(file: FileId, output: usize) -> FileId {
+    FileId(file.0 ^ output as u128)
+}
+
 /// What one read gave.
 #[derive(Debug)]
 pub(super) enum ReadOutcome {
