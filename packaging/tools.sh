@@ -10,6 +10,8 @@ need shellcheck shellcheck        # make lint
 need prometheus prometheus        # PromQL is compared with it
 need victoria-metrics victoria-metrics   # remote write and read are tried with it
 need vmagent victoria-metrics
+need rsyslogd rsyslog             # log lines from others
+[ -e "/usr/lib/$(uname -m)-linux-gnu/rsyslog/omelasticsearch.so" ] || missing+=(rsyslog-elasticsearch)
 need chromium chromium            # the dashboard in a browser
 [ -n "$(fc-list :lang=zh 2>/dev/null | head -n 1)" ] || missing+=(fontconfig fonts-noto-cjk)
 need dpkg-deb dpkg                # packages

@@ -260,8 +260,8 @@ fn start_tail(
     stop: CancellationToken,
 ) -> Result<TailThreads, StartError> {
     let restored = positions.restored();
-    let mut tailer = Tailer::new(config.tail.clone(), Arc::clone(masker), restored.clone())
-        .map_err(|error| StartError::Part(format!("tail: {error}")))?;
+    let mut tailer =
+        Tailer::new(config.tail.clone(), masker, restored.clone()).map_err(|error| StartError::Part(format!("tail: {error}")))?;
     let streams = tailer.streams(pipe_socket(Path::new(&config.agent.state_dir)), &restored);
     let (counters, metrics) = (tailer.counters(), tailer.metrics());
     let mut sink = LogSink::new(spool, positions);

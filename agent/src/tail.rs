@@ -95,7 +95,6 @@ pub struct Tailer {
     sources: Vec<Arc<source::Source>>,
     /// What each source's limit allows now.
     budgets: Vec<Budget>,
-    masker: Arc<Masker>,
     counters: Arc<Counters>,
     /// By age.
     files: BTreeMap<FileId, Followed>,
@@ -131,13 +130,12 @@ impl Tailer {
     ///
     /// # Errors
     /// A glob, pattern or encoding in the configuration that cannot be used.
-    pub fn new(config: Config, masker: Arc<Masker>, restored: Restored) -> Result<Self, String> {
-        let sources: Vec<_> = source::Source::all(&config)?.into_iter().map(Arc::new).collect();
+    pub fn new(config: Config, masker: &Arc<Masker>, restored: Restored) -> Result<Self, String> {
+        let sources: Vec<_> = source::Source::all(&config, masker)?.into_iter().map(Arc::new).collect();
         let window = sources.iter().map(|source| source.window_bytes()).max().unwrap_or(0);
         let mut tailer = Self {
             budgets: vec![Budget::default(); sources.len()],
             sources,
-            masker,
             counters: Arc::default(),
             files: BTreeMap::new(),
             by_inode: HashMap::new(),
@@ -180,15 +178,14 @@ impl Tailer {
     #[must_use]
     pub fn streams(&self, pipe_socket: PathBuf, restored: &Restored) -> Streams {
         let at_end = self.config.start_at == "end";
-        let shared = stream::Shared { masker: Arc::clone(&self.masker), counters: Arc::clone(&self.counters) };
-        Streams::new(&self.sources, shared, at_end, pipe_socket, &restored.streams)
+        Streams::new(&self.sources, Arc::clone(&self.counters), at_end, pipe_socket, &restored.streams)
     }
 
     /// A life, read as its name asks for.
     fn followed(&self, position: Position) -> Result<Option<Followed>, String> {
         let Some(number) = self.sources.iter().position(|source| source.globs.wants(&position.name)) else { return Ok(None) };
         let source = &self.sources[number];
-        let labels = source.labels(&position.name, &position.path, &self.masker)?;
+        let labels = source.labels(&position.name, &position.path)?;
         Ok(Some(Followed::new(position, Arc::clone(source), number, labels)))
     }
 
@@ -279,8 +276,7 @@ impl Tailer {
             }
             let was_open = file.is_open();
             let number = file.source_number();
-            let mut context =
-                Context { buffer: &mut self.buffer, masker: &self.masker, search: &mut self.search, budget: self.budgets[number], now };
+            let mut context = Context { buffer: &mut self.buffer, search: &mut self.search, budget: self.budgets[number], now };
             let outcome = file.read(&mut context);
             self.open = self.open + usize::from(file.is_open()) - usize::from(was_open);
             match outcome {

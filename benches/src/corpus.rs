@@ -9,7 +9,10 @@
 //! - Every planted value is of the form that its kind asks for: check digits are right, keys and shapes are real. All of
 //!   them are made up.
 //!
-//! Left out: IP and interface addresses, devices, places and user names, which the default policy keeps.
+//! IP and interface addresses, devices, places and user names, which the default policy keeps, are in lines of their own
+//! ([`Corpus::network`]), and so are events of several lines ([`Corpus::events`]).
+
+mod templates;
 
 use crate::random::Random;
 use shipwatch_common::time::UnixMs;
@@ -28,97 +31,17 @@ pub struct Planted {
 /// A line and what was planted in it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Line {
-    /// Without a line break.
+    /// Without a line break, unless it is an event of several lines.
     pub text: String,
     /// In order.
     pub planted: Vec<Planted>,
 }
 
-/// Templates: `⟦kind⟧` is planted, `⟨filler⟩` is not.
-const DENSE: [&str; 39] = [
-    // nginx
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /api/v2/customers?email=⟦email⟧&page=⟨small⟩ HTTP/1.1" 200 ⟨number⟩ "-" "Mozilla/5.0 (X11; Linux x86_64)" rt=0.⟨small⟩"#,
-    r#"⟨ip⟩ - - [⟨clf⟩] "POST /login?phone=⟦phone⟧&sms=1 HTTP/1.1" 302 0 "https://shop.example/login" "okhttp/4.9.3" rt=0.⟨small⟩"#,
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /track?no=SF⟨waybill⟩&api_key=⟦api_key⟧ HTTP/2.0" 200 ⟨number⟩ "-" "curl/7.88.1""#,
-    // Spring
-    r"⟨time⟩  INFO 1 --- [nio-8080-exec-⟨small⟩] c.s.order.OrderService : order ⟨order⟩ created, receiver(name=⟦name⟧, phone=⟦phone⟧, address=⟦address⟧)",
-    r"⟨time⟩  WARN 1 --- [nio-8080-exec-⟨small⟩] c.s.user.AuthService : login failed: password=⟦password⟧ trace=⟨hex⟩",
-    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.pay.PayClient : 支付成功 订单号=⟨order⟩ 卡号=⟦card⟧ 金额=⟨number⟩.00 耗时⟨small⟩ms",
-    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.user.RealName : 实名认证 姓名：⟦name⟧ 身份证号：⟦national_id⟧ 结果=通过",
-    r"⟨time⟩ ERROR 1 --- [task-⟨small⟩] c.s.mail.Sender : cannot deliver to ⟦email⟧: 550 mailbox unavailable",
-    r"⟨time⟩ DEBUG 1 --- [nio-8080-exec-⟨small⟩] c.s.gateway.Filter : Authorization: Bearer ⟦token⟧",
-    // MyBatis
-    r"⟨time⟩ DEBUG c.s.m.UserMapper.insert - ==> Parameters: ⟦name⟧(String), ⟦phone⟧(String), ⟦email⟧(String), ⟨small⟩(Integer)",
-    r"⟨time⟩ DEBUG c.s.m.CardMapper.select - ==> Parameters: ⟦card⟧(String), ⟨order⟩(Long)",
-    // Laravel
-    r#"[⟨date⟩] production.INFO: order.paid {"order_id":"⟨order⟩","email":"⟦email⟧","mobile":"⟦phone⟧","sku":"⟨ean⟩"}"#,
-    r#"[⟨date⟩] production.INFO: \u6536\u8d27 {"receiver_name":"⟦escaped_name⟧","mobile":"⟦phone⟧","order_sn":"⟨order⟩"}"#,
-    r#"[⟨date⟩] production.ERROR: SQLSTATE[HY000] [1045] Access denied (Connection: mysql://app:⟦password⟧@10.0.0.5/shop)"#,
-    // Node
-    r#"{"level":30,"time":⟨epoch⟩,"pid":17,"hostname":"web-⟨small⟩","reqId":"⟨uuid⟩","email":"⟦email⟧","msg":"signup","responseTime":⟨small⟩}"#,
-    r#"{"level":40,"time":⟨epoch⟩,"pid":17,"msg":"refund to ⟦iban⟧ is queued","order":"⟨order⟩","token_count":⟨small⟩}"#,
-    r#"{"level":30,"time":⟨epoch⟩,"pid":17,"req":{"headers":{"authorization":"Bearer ⟦token⟧","user-agent":"axios/1.6.0"}},"msg":"request"}"#,
-    r#"{"level":50,"time":⟨epoch⟩,"pid":17,"err":"upload failed","accessKeyId":"⟦api_key⟧","bucket":"media-eu","msg":"oss"}"#,
-    r"⟨time⟩ [客服] 客户来电 ⟦phone⟧，反馈包裹 SF⟨waybill⟩ 未收到，邮箱 ⟦email⟧",
-    r"⟨time⟩ [仓库] 发货 收货人：⟦name⟧ 电话：⟦phone⟧ 地址：⟦address⟧ 单号 ⟨order⟩",
-    // Kinds behind keys
-    r#"{"level":30,"time":⟨epoch⟩,"msg":"pay","cardNo":"⟦card⟧","cvv":"⟦cvv⟧","holderName":"⟦latin_name⟧","orderId":"⟨order⟩"}"#,
-    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.pay.Payout : Payout(accountNo=⟦bank_account⟧, bankName=ICBC, amount=⟨number⟩.00)",
-    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.customs.Declare : 清关 护照号：⟦passport⟧，出生日期：⟦birth_date⟧，单号 ⟨order⟩",
-    r#"{"level":30,"time":⟨epoch⟩,"msg":"wechat login","openid":"⟦user_id⟧","unionid":"⟦user_id⟧","reqId":"⟨uuid⟩"}"#,
-    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.sms.Sender : to ⟦phone⟧: 您的验证码是⟦code⟧，5分钟内有效",
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /cart HTTP/1.1" 200 ⟨number⟩ "Cookie: ⟦cookie⟧""#,
-    r"⟨time⟩ DEBUG c.s.m.NoteMapper.insert - ==> Parameters: ⟦sql_param⟧(String), ⟨order⟩(String), 1(Integer), PAID(String)",
-    r"⟨time⟩ DEBUG org.hibernate.orm.jdbc.bind - binding parameter (1:VARCHAR) <- [⟦sql_param⟧]",
-    r"⟨time⟩  WARN 1 --- [main] c.s.boot.Keys : -----BEGIN PRIVATE KEY-----\n⟦private_key⟧\n-----END PRIVATE KEY----- cannot be parsed",
-    // Identities and numbers of other countries
-    r#"{"level":30,"time":⟨epoch⟩,"msg":"kyc","ssn":"⟦us_ssn⟧","sku":"⟨ean⟩","trace_id":"⟨hex⟩"}"#,
-    r"⟨time⟩ support: customer wrote from ⟦e164⟧, parcel ⟨waybill⟩ is late, answer to ⟦email⟧",
-    // Other writings
-    r#"[⟨date⟩] production.INFO: pay {"user":"{"mobile":"⟦phone⟧","password":"⟦password_word⟧"}","sn":"⟨order⟩"}"#,
-    r#"[⟨date⟩] production.INFO: {"url":"https:\/\/shop.example\/o\/⟨small⟩","mail":"⟦unicode_email⟧","note":"已付"}"#,
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /s?email=⟦percent_email⟧&tel=%2B86⟦bare_phone⟧&utm=a HTTP/1.1" 200 ⟨number⟩"#,
-    r"⟨time⟩ [客服] 回电 ⟦wide_phone⟧ 邮箱 ⟦zero_width_email⟧ 已记录",
-    r"a:2:{s:8:⟨quote⟩password⟨quote⟩;s:12:⟨quote⟩⟦password_word⟧⟨quote⟩;s:5:⟨quote⟩order⟨quote⟩;s:22:⟨quote⟩⟨order⟩⟨quote⟩;}",
-    r"⟨time⟩ DEBUG response <consignee><name>⟦name⟧</name><phone>⟦phone⟧</phone></consignee> order=⟨order⟩",
-    r#"[⟨date⟩] production.INFO: Array ( [mobile] => ⟦phone⟧ [email] => ⟦email⟧ [order_sn] => ⟨order⟩ )"#,
-    // Cut in the middle of a value
-    r#"{"level":50,"time":⟨epoch⟩,"msg":"upstream","body":"{"receiver":{"mobile":"⟦phone⟧","password":"⟦password_word⟧"#,
-];
-
-/// Lines without anything to mask.
-const CLEAN: [&str; 24] = [
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /static/app.⟨short_hex⟩.js HTTP/2.0" 200 ⟨number⟩ "https://shop.example/" "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4)" rt=0.⟨small⟩ uct="0.001""#,
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /api/v1/orders/⟨order⟩ HTTP/1.1" 200 ⟨number⟩ "-" "okhttp/4.9.3" rt=0.⟨small⟩"#,
-    r"⟨time⟩  INFO 1 --- [nio-8080-exec-⟨small⟩] c.s.order.OrderService : order ⟨order⟩ moved to PACKED in ⟨small⟩ ms, trace ⟨hex⟩",
-    r"⟨time⟩  INFO 1 --- [scheduling-1] c.s.stock.StockJob : 库存同步完成 共⟨number⟩条 商品条码⟨ean⟩ 耗时⟨small⟩ms",
-    r"⟨time⟩  WARN 1 --- [task-⟨small⟩] c.zaxxer.hikari.pool.PoolBase : HikariPool-1 - 5.0.1 failed to validate connection (⟨short_hex⟩), possibly consider a shorter maxLifetime",
-    r"	at com.shop.order.OrderController.create(OrderController.java:⟨small⟩)",
-    r"	at org.springframework.web.servlet.FrameworkServlet.service(FrameworkServlet.java:885) ~[spring-webmvc-5.3.31.jar!/:5.3.31]",
-    r"⟨time⟩ DEBUG c.s.m.OrderMapper.select - <==      Total: ⟨small⟩",
-    r#"[⟨date⟩] production.INFO: job processed {"job":"App\\Jobs\\SyncStock","attempts":1,"uuid":"⟨uuid⟩","waybill":"SF⟨waybill⟩"}"#,
-    r#"{"level":30,"time":⟨epoch⟩,"pid":17,"hostname":"web-⟨small⟩","msg":"cache refreshed","keys":⟨number⟩,"commit":"⟨sha⟩"}"#,
-    r#"{"level":20,"time":⟨epoch⟩,"pid":17,"msg":"completion","model":"small-2","token_count":⟨number⟩,"password_reset":false}"#,
-    r"⟨time⟩ [网关] 请求 /api/v1/goods/⟨ean⟩ 返回 200 用时 ⟨small⟩ 毫秒",
-    // Looks like it and is not
-    r"⟨time⟩  INFO 1 --- [task-⟨small⟩] c.s.ship.Track : waybill=⟨phone_like⟩ trackingNo=⟨card_like⟩ batchNo=⟨phone_like⟩",
-    r#"{"level":30,"time":⟨epoch⟩,"msg":"ok","order_id":⟨card_like⟩,"spanId":"⟨short_hex⟩⟨short_hex⟩","traceId":"⟨hex⟩"}"#,
-    r#"⟨ip⟩ - - [⟨clf⟩] "GET /orders/⟨card_like⟩?v=⟨short_hex⟩&ts=⟨epoch⟩ HTTP/2.0" 304 0 "-" "Mozilla/5.0" rt=0.⟨small⟩"#,
-    r"⟨time⟩  INFO image registry.example/shop/api@sha256:⟨hex⟩⟨hex⟩ pulled in ⟨small⟩.⟨small⟩s",
-    r"⟨time⟩  INFO event ⟨epoch⟩000 lag ⟨epoch⟩000000 ns offset=⟨waybill⟩ partition=⟨small⟩",
-    r"⟨time⟩ 订单号：⟨card_like⟩ 运单号：⟨phone_like⟩ 商品编号：⟨ean⟩ 状态：已发货",
-    r"⟨time⟩ password reset requested, token_count=⟨number⟩, session expired after ⟨small⟩ min, max_tokens=512",
-    r"⟨time⟩ app 3.⟨small⟩.⟨small⟩-rc.1 commit ⟨sha⟩ at http://localhost:⟨number⟩/health 10.0.⟨small⟩.⟨small⟩",
-    r"⟨time⟩ phone verification enabled, email queue empty, address book synced, card layout updated",
-    r#"{"level":30,"time":⟨epoch⟩,"amount":⟨number⟩.50,"price":"¥⟨number⟩.00","ratio":0.⟨phone_like⟩,"barcode":"⟨ean⟩"}"#,
-    r"⟨time⟩ upload_⟨phone_like⟩_⟨short_hex⟩.jpg stored as part-⟨small⟩ of ⟨uuid⟩",
-    r"⟨time⟩ 深圳市仓库今日出库⟨number⟩件，杭州市仓库⟨small⟩件，验证码服务正常，密码策略已更新",
-];
-
 /// Makes lines.
 #[derive(Debug)]
 pub struct Corpus {
     random: Random,
+    dense: &'static [&'static str],
     dense_percent: u64,
     ms: UnixMs,
 }
@@ -127,13 +50,25 @@ impl Corpus {
     /// `dense_percent` of the lines have something planted. The first line's time is `start_ms`.
     #[must_use]
     pub const fn new(seed: u64, dense_percent: u64, start_ms: UnixMs) -> Self {
-        Self { random: Random::new(seed), dense_percent, ms: start_ms }
+        Self { random: Random::new(seed), dense: templates::DENSE, dense_percent, ms: start_ms }
+    }
+
+    /// Lines with what only the policies `gdpr` and `strict` take.
+    #[must_use]
+    pub const fn network(seed: u64, start_ms: UnixMs) -> Self {
+        Self { random: Random::new(seed), dense: templates::NETWORK, dense_percent: 100, ms: start_ms }
+    }
+
+    /// Events of several lines.
+    #[must_use]
+    pub const fn events(seed: u64, start_ms: UnixMs) -> Self {
+        Self { random: Random::new(seed), dense: templates::EVENTS, dense_percent: 100, ms: start_ms }
     }
 
     /// The next line.
     pub fn line(&mut self) -> Line {
         self.ms += i64::from(self.random.below(40) == 0);
-        let templates: &[&str] = if self.random.below(100) < self.dense_percent { &DENSE } else { &CLEAN };
+        let templates = if self.random.below(100) < self.dense_percent { self.dense } else { templates::CLEAN };
         let mut rest = *self.random.pick(templates);
         let mut line = Line::default();
         while let Some(at) = rest.find(['⟦', '⟨']) {
@@ -200,6 +135,15 @@ impl Corpus {
             "percent_email" => ("email", email(random).replace('@', "%40")),
             "zero_width_email" => ("email", email(random).replace('@', "\u{200b}@")),
             "password_word" => ("password", random.text(LETTERS, 12)),
+            "latin_address" => ("address", format!("{} {} Street, Springfield", 1 + random.below(900), latin_name(random))),
+            "pccc" => ("national_id", format!("P{}", random.digits(12))),
+            "cpf" => ("national_id", cpf(random)),
+            "username" => ("username", random.text("abcdefghijkmnpqrstuvwxyz", 9)),
+            "device_id" => ("device_id", format!("86{}", random.digits(13))),
+            "geo" => ("geo", format!("{}.{}", 10 + random.below(80), random.digits(6))),
+            "ip" => ("ip", format!("{}.{}.{}.{}", 11 + random.below(110), random.below(256), random.below(256), 1 + random.below(254))),
+            "ip6" => ("ip", format!("2001:db8:{}::{}", random.text("123456789abcdef", 4), random.text("123456789abcdef", 3))),
+            "mac" => ("mac", [0; 6].map(|_| random.text("0123456789abcdef", 2)).join(":")),
             other => ("unknown", other.to_owned()),
         }
     }
@@ -222,6 +166,7 @@ impl Corpus {
             "order" => format!("{year}{month:02}{day:02}{}{}", clock.replace(':', ""), random.digits(4)),
             "waybill" => random.digits(13),
             "quote" => "\"".to_owned(),
+            "newline" => "\n".to_owned(),
             "phone_like" => format!("13{}", random.digits(9)),
             "card_like" => card(random),
             "ean" => ean(random),
@@ -239,7 +184,7 @@ const LETTERS: &str = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Year, month and day of a day since 1970, by counting years from March so that the leap day comes last.
-const fn civil(days: i64) -> (i64, u32, u32) {
+pub(crate) const fn civil(days: i64) -> (i64, u32, u32) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -331,11 +276,28 @@ fn jwt(random: &mut Random) -> String {
 }
 
 fn api_key(random: &mut Random) -> String {
-    let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    match random.below(2) {
-        0 => format!("AKIA{}", random.text(alphabet, 16)),
-        _ => format!("LTAI5t{}", random.text("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz123456789", 18)),
+    const HEX: &str = "0123456789abcdef";
+    match random.below(8) {
+        0 => format!("AKIA{}", random.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)),
+        1 => format!("AKID{}", random.text(LETTERS, 32)),
+        2 => format!("ghp_{}", random.text(LETTERS, 36)),
+        3 => format!("sk_live_{}", random.text(LETTERS, 24)),
+        4 => format!("shpat_{}", random.text(HEX, 32)),
+        5 => format!("amzn.mws.{}", [8, 4, 4, 4, 12].map(|length| random.text(HEX, length)).join("-")),
+        6 => format!("AIza{}", random.text(LETTERS, 35)),
+        _ => format!("LTAI5t{}", random.text(LETTERS, 18)),
     }
+}
+
+/// Eleven digits with the two check digits of a CPF.
+fn cpf(random: &mut Random) -> String {
+    let mut digits: Vec<u64> = (0..9).map(|_| random.below(10)).collect();
+    for _ in 0..2 {
+        let len = digits.len() as u64;
+        let sum: u64 = digits.iter().zip(0..).map(|(digit, at)| digit * (len + 1 - at)).sum();
+        digits.push(sum * 10 % 11 % 10);
+    }
+    digits.iter().map(ToString::to_string).collect()
 }
 
 /// Thirteen digits with the check digit of EAN-13.
@@ -367,7 +329,7 @@ mod tests {
                     "phone" => value.chars().filter(|sign| sign.is_numeric()).count() >= 11,
                     "token" => value.starts_with("eyJ"),
                     "iban" => value.starts_with("DE") && value.len() == 22,
-                    "national_id" => matches!(value.len(), 11 | 18),
+                    "national_id" => matches!(value.len(), 11 | 13 | 18),
                     _ => !value.is_empty(),
                 };
                 assert!(fits, "{planted:?} {value}");

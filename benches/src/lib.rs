@@ -5,6 +5,7 @@
 //! - [`fleet`]: simulated agents over real QUIC against a real server: `ingest` (as fast as it goes) and `swarm` (paced)
 //! - [`peers`]: the series engine beside VictoriaMetrics and Prometheus
 //! - [`mask`]: masking speed, recall and precision; [`tail`]: tail, mask and ship; [`corpus`]: the log lines for both
+//! - [`logs`]: the log engine in this process: bytes per line, ingest, queries
 //! - [`series`]: the time-series engine in this process: disk, queries, memory, start
 //! - [`random`]: repeatable numbers; [`stack`]: servers and agents for one run; [`process`], [`usage`], [`api`]: processes, what they use, what they answer
 //! - [`report`]: figures as a table and as JSON
@@ -20,6 +21,7 @@ pub mod agent;
 pub mod api;
 pub mod corpus;
 pub mod fleet;
+pub mod logs;
 pub mod mask;
 pub mod peers;
 pub mod process;

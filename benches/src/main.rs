@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use shipwatch_benches::{
-    agent, fleet, mask, peers,
+    agent, fleet, logs, mask, peers,
     process::{self, Programs, Surroundings},
     report::Report,
     series, tail,
@@ -79,6 +79,9 @@ enum Command {
         /// Further seeds that recall and precision are taken of, 1 MB each
         #[arg(long, default_value_t = 20)]
         seeds: u32,
+        /// Counts findings in the files of this directory instead.
+        #[arg(long, value_name = "DIR")]
+        files: Option<std::path::PathBuf>,
     },
     /// The time-series engine in this process: disk, queries, memory, start.
     Series {
@@ -91,6 +94,15 @@ enum Command {
         /// Days of the long ranges.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=60))]
         days: u32,
+    },
+    /// The log engine in this process: bytes per line, ingest, queries, memory.
+    Logs {
+        /// Text of each of the two stores.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=65_536))]
+        megabytes: u32,
+        /// Streams in the mixed store.
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+        streams: u32,
     },
     /// A log file through the agent into the server: tail, mask, ship, store.
     Tail {
@@ -157,10 +169,16 @@ async fn run(command: Command, surroundings: &Surroundings) -> anyhow::Result<Re
             let options = peers::Options { hosts: fleet.agents, series: fleet.series as usize, ticks, days, own_wire_s: own_wire };
             peers::run(&options, &programs()?).await
         }
-        Command::Mask { megabytes, seed, seeds } => tokio::task::spawn_blocking(move || mask::run(megabytes, seed, seeds)).await?,
+        Command::Mask { files: Some(dir), .. } => tokio::task::spawn_blocking(move || mask::run_files(&dir)).await?,
+        Command::Mask { megabytes, seed, seeds, files: None } => {
+            tokio::task::spawn_blocking(move || mask::run(megabytes, seed, seeds)).await?
+        }
         Command::Series { hosts, series, days } => {
             let options = series::Options { hosts, series: series.into(), days };
             tokio::task::spawn_blocking(move || series::run(&options)).await?
+        }
+        Command::Logs { megabytes, streams } => {
+            tokio::task::spawn_blocking(move || logs::run(&logs::Options { megabytes, streams })).await?
         }
         Command::Tail { megabytes, rate, seed } => tail::run(&tail::Options { megabytes, rate, seed }, &programs()?).await,
     }

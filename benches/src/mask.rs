@@ -2,6 +2,10 @@
 //!
 //! Speed counts the whole call as the agent makes it, the new text included; generating the lines is not in it.
 
+mod files;
+
+pub use files::run as run_files;
+
 use crate::{
     corpus::{Corpus, Line},
     float, progress,
@@ -22,6 +26,8 @@ const DENSE_PERCENT: u64 = 60;
 const QUIET_PERCENT: u64 = 2;
 /// Of each further seed, half of the lines with something planted and half without.
 const BYTES_PER_SEED: usize = 1_000_000;
+/// Of events and of what only some policies take.
+const OTHER_BYTES: usize = 2_000_000;
 /// Of what was planted of each kind, in percent.
 const LEAST_RECALL: f64 = 99.9;
 /// On 1,000 lines without anything planted.
@@ -56,7 +62,44 @@ pub fn run(megabytes: u32, seed: u64, seeds: u32) -> Result<Report> {
     let others = (0..u64::from(seeds)).map(|further| Found::of_seed(&masker, seed + 1_000 + further, BYTES_PER_SEED));
     let found = others.fold(Found::of(&masker, &dense).and(Found::of(&masker, &quiet)), Found::and);
     found.report(&mut report);
+    other_shapes(&mut report, &masker, &dense, seed)?;
     Ok(report)
+}
+
+/// The same lines in other shapes, and lines that ask for another policy: all that is planted must be found.
+fn other_shapes(report: &mut Report, masker: &Masker, dense: &[Line], seed: u64) -> Result<()> {
+    let gdpr = Masker::new(&Config { policy: "gdpr".to_owned(), ..Config::default() }).map_err(anyhow::Error::msg)?;
+    let some = dense.get(..dense.len().min(20_000)).unwrap_or_default();
+    let shapes = [
+        ("lines read from GBK", Found::of(masker, &some.iter().map(from_gbk).collect::<Vec<_>>())),
+        ("lines cut behind a planted value", Found::of(masker, &some.iter().filter_map(cut).collect::<Vec<_>>())),
+        ("events of several lines", Found::of(masker, &Corpus::events(seed + 7, START_MS).lines(OTHER_BYTES))),
+        (
+            "addresses, devices, places and users under policy gdpr",
+            Found::of(&gdpr, &Corpus::network(seed + 8, START_MS).lines(OTHER_BYTES)),
+        ),
+    ];
+    for (what, found) in shapes {
+        let (planted, covered) = found.sum();
+        report.note(format!("{what}: {covered} of {planted} found in {} lines", found.lines));
+        let sound = found.weak().is_empty() && found.readable == 0 && found.failed == 0;
+        let weak = found.weak().join(", ");
+        report.check(format!("{what}: of every kind at least {LEAST_RECALL} % found and none readable (less of: {weak})"), sound);
+    }
+    Ok(())
+}
+
+/// The line as it comes out of a file in GBK. What GBK does not have is left as it is.
+fn from_gbk(line: &Line) -> Line {
+    let (bytes, _, lossy) = encoding_rs::GBK.encode(&line.text);
+    let (text, ..) = encoding_rs::GBK.decode(&bytes);
+    if lossy { line.clone() } else { Line { text: text.into_owned(), planted: line.planted.clone() } }
+}
+
+/// The line up to its last planted value, as a writer with a limit leaves it.
+fn cut(line: &Line) -> Option<Line> {
+    let end = line.planted.last()?.end;
+    Some(Line { text: line.text.get(..end)?.to_owned(), planted: line.planted.clone() })
 }
 
 struct Speed {
@@ -174,8 +217,13 @@ impl Found {
         float(self.clean.1) * 1e3 / float(self.clean.0.max(1))
     }
 
+    /// Planted, and of these wholly within findings.
+    fn sum(&self) -> (u64, u64) {
+        self.kinds.values().fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1))
+    }
+
     fn report(&self, report: &mut Report) {
-        let (planted, covered) = self.kinds.values().fold((0, 0), |sum, kind| (sum.0 + kind.0, sum.1 + kind.1));
+        let (planted, covered) = self.sum();
         report.figures([
             figure("recall_percent", "recall: planted values wholly within a finding", "%", percent(covered, planted)).budget(LEAST_RECALL),
             figure("precision_percent", "precision: findings that touch a planted value", "%", percent(self.right, self.findings)),
@@ -217,9 +265,21 @@ mod tests {
     #[test]
     fn what_is_planted_is_found_and_nothing_else() {
         let masker = Masker::new(&Config::default()).unwrap();
+        let gdpr = Masker::new(&Config { policy: "gdpr".to_owned(), ..Config::default() }).unwrap();
         let found = (70..76).map(|seed| Found::of_seed(&masker, seed, 150_000)).fold(Found::default(), Found::and);
         assert_eq!(found.weak(), [""; 0], "{:?}", found.kinds);
         assert_eq!((found.readable, found.failed), (0, 0));
+        for (masker, lines) in [
+            (&masker, Corpus::events(3, START_MS).lines(100_000)),
+            (&masker, Corpus::new(4, 100, START_MS).lines(200_000).iter().filter_map(cut).collect()),
+            (&masker, Corpus::new(5, 100, START_MS).lines(100_000).iter().map(from_gbk).collect()),
+            (&gdpr, Corpus::network(6, START_MS).lines(100_000)),
+        ] {
+            let found = Found::of(masker, &lines);
+            assert_eq!(found.weak(), [""; 0], "{:?}", found.kinds);
+            assert_eq!((found.readable, found.failed), (0, 0));
+        }
+        assert!(found.findings - found.right <= found.lines / 2_000, "{:?}", found.examples);
         assert!(found.clean.0 > 1_000 && found.false_per_1000() <= MOST_FALSE, "{:?} {:?}", found.clean, found.examples);
     }
 }

@@ -46,6 +46,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let Options { hosts, series, days } = *options;
     let mut report = Report::begin("series", format!("{hosts} hosts, {series} series each, {days} days"));
     disk(series, &mut report).context("disk")?;
+    summaries(series, &mut report).context("summaries")?;
     sealed(hosts, days, &mut report).context("sealed")?;
     live(hosts, series, &mut report).context("live")?;
     Ok(report)
@@ -113,6 +114,42 @@ fn disk(series: usize, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// A day of a few hosts at 15 s, and what its summaries take.
+fn summaries(series: usize, report: &mut Report) -> Result<()> {
+    progress("summaries: 4 hosts, a day at 15 s");
+    let dir = tempfile::tempdir()?;
+    let engine = open(dir.path(), 1)?;
+    let (mut fleet, mut samples) = (Fleet::new(4, series), 0);
+    for window in 0..12 {
+        for part in 0..24 {
+            let mut batch = Vec::new();
+            (0..20).for_each(|tick| fleet.tick(START + window * 2 * HOUR + (part * 20 + tick) * 15 * SECOND, &mut batch));
+            samples += append(&engine, START + DAY, batch)?;
+        }
+        engine.seal(START + (window * 2 + 4) * HOUR)?;
+    }
+    let begun = Instant::now();
+    engine.summarize(START + 2 * DAY)?;
+    let summarize_s = begun.elapsed().as_secs_f64();
+    let bytes = |suffix: &str| -> Result<f64> {
+        let mut sum = 0.0;
+        for entry in std::fs::read_dir(dir.path())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().ends_with(suffix) {
+                sum += float(entry.metadata()?.len());
+            }
+        }
+        Ok(sum / float(samples))
+    };
+    report.figures([
+        figure("summaries_day_bytes", "the day's samples themselves", "bytes per sample", float(engine.stats().day_bytes) / float(samples)),
+        figure("summaries_5m_bytes", "summaries of five minutes", "bytes per sample", bytes(".5m.db")?),
+        figure("summaries_1h_bytes", "summaries of an hour", "bytes per sample", bytes(".1h.db")?),
+        figure("summaries_samples_per_s", "making both", "samples per s", float(samples) / summarize_s),
+    ]);
+    Ok(())
+}
+
 /// Three series of each host at 60 s for long.
 fn sealed(hosts: u32, days: u32, report: &mut Report) -> Result<()> {
     progress(format!("sealed: {hosts} hosts, 3 series, {days} days at 60 s"));
@@ -165,6 +202,38 @@ fn sealed(hosts: u32, days: u32, report: &mut Report) -> Result<()> {
             let at = if length == 0 { end - DAY } else { end - HOUR };
             time_query(&engine, (key, what), &query, at, length, step, report)?;
         }
+    }
+    summarized(&engine, days, end, report)
+}
+
+/// Long ranges whose steps lie on hours, from samples and then from summaries.
+fn summarized(engine: &Engine, days: u32, end: i64, report: &mut Report) -> Result<()> {
+    let before = engine.stats().day_bytes;
+    while engine.summarize(end + DAY)?.days > 0 {}
+    progress(format!("summaries: {} bytes beside {before}", engine.stats().tier_bytes));
+    let length = i64::from(days - 1) * DAY;
+    let (avg, rate) = ("avg_over_time(node_memory_MemAvailable_bytes[1h])", "sum(rate(node_cpu_seconds_total[1h]))");
+    let last = "avg(node_memory_MemAvailable_bytes)";
+    for (key, what, query, summaries) in [
+        ("aligned_avg_samples", "by the hour, fleet: average over it, from samples", avg, false),
+        ("aligned_avg", "by the hour, fleet: average over it, from summaries", avg, true),
+        ("aligned_rate_samples", "by the hour, fleet: sum of rates over it, from samples", rate, false),
+        ("aligned_rate", "by the hour, fleet: sum of rates over it, from summaries", rate, true),
+        ("aligned_last_samples", "by the hour, fleet: average of values at it, from samples", last, false),
+        ("aligned_last", "by the hour, fleet: average of values at it, from summaries", last, true),
+    ] {
+        let options = EvalOptions { summaries, ..EvalOptions::new(engine.config()) };
+        let mut times = Vec::new();
+        for run in 0..RUNS {
+            let end = end - (RUNS - 1 - run) * HOUR;
+            let begun = Instant::now();
+            let output = eval_range(engine, query, end - length, end, HOUR, &options).map_err(|e| anyhow::anyhow!("{query}: {e}"))?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            let told = output.infos.iter().any(|info| info.contains("answered from"));
+            anyhow::ensure!(told == summaries, "{query}: {:?}", output.infos);
+        }
+        times.sort_by(f64::total_cmp);
+        report.figures([figure(key, what, "ms", times[times.len() / 2])]);
     }
     Ok(())
 }

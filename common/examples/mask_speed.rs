@@ -63,7 +63,8 @@ const SAMPLES: &[(&str, Line)] = &[
     }),
 ];
 
-const ROUNDS: u32 = 15;
+/// The fastest one counts: neighbours can only make a round slower.
+const ROUNDS: u32 = 40;
 
 /// Nanoseconds that this thread ran.
 fn on_processor() -> Result<u64, Box<dyn std::error::Error>> {
@@ -73,14 +74,15 @@ fn on_processor() -> Result<u64, Box<dyn std::error::Error>> {
 
 fn measure(masker: &Masker, lines: &[String]) -> Result<(f64, u64), Box<dyn std::error::Error>> {
     let bytes: usize = lines.iter().map(String::len).sum();
-    let mut hits = 0_u64;
+    let (mut hits, mut best) = (0_u64, u64::MAX);
     let mut state = LineState::default();
-    let start = on_processor()?;
     for _ in 0..ROUNDS {
+        let start = on_processor()?;
         hits = lines.iter().map(|line| u64::from(masker.mask_line(&mut state, line).hits)).sum();
+        best = best.min(on_processor()? - start);
     }
-    let seconds = (on_processor()? - start) as f64 / 1e9;
-    Ok((bytes as f64 * f64::from(ROUNDS) / 1e6 / seconds, hits))
+    let seconds = best as f64 / 1e9;
+    Ok((bytes as f64 / 1e6 / seconds, hits))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,6 +6,7 @@
 //! - [`transport`]: QUIC endpoints with mutual TLS; [`identity`]: certificates and enrolment tokens
 //! - [`mask`]: finds and removes personal data and secrets from text; pure
 //! - [`config`]: TOML + environment into a module's `Config`, all mistakes at once
+//! - [`protobuf`]: Protocol Buffers by hand; [`severity`]: how bad a line is
 //! - [`backoff`], [`shutdown`], [`time`], [`logging`]: small pieces that both programs use the same way
 //!
 //! # Invariants
@@ -19,7 +20,9 @@ pub mod identity;
 pub mod logging;
 pub mod mask;
 pub mod model;
+pub mod protobuf;
 pub mod protocol;
+pub mod severity;
 pub mod shutdown;
 pub mod time;
 pub mod transport;

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! - Pure: no clock, no files (but [`Masker::new`] reads the pseudonyms' key), no state but the [`LineState`] that is passed in.
-//! - Fails closed: a text that is too long, that is encoded more often than views are taken, that is made to be looked at again
+//! - Fails closed: a text over which the code panics, that is too long, that is encoded more often than views are taken, that is made to be looked at again
 //!   and again, or for which findings and text do not fit together, is replaced as a whole.
 //! - Masking masked text changes nothing.
 //! - Neither findings nor errors hold a value.
@@ -35,6 +35,7 @@ mod rules;
 mod scan;
 mod sql;
 mod text;
+mod triggers;
 mod value;
 mod view;
 
@@ -50,11 +51,12 @@ use pem::Continued;
 use rules::UserRule;
 use scan::{Scan, Span};
 use std::{borrow::Cow, path::Path};
-use view::View;
+use view::{Reading, View};
 
 /// Compiled rules. Cheap to share, pure, fail closed.
 #[derive(Debug)]
 pub struct Masker {
+    config: Config,
     rules: Rules,
     key: Option<Key>,
     max_bytes: usize,
@@ -95,6 +97,16 @@ pub struct Finding {
     pub key: Option<String>,
 }
 
+/// What looks at a text have found so far.
+#[derive(Debug, Default)]
+struct Found {
+    spans: Vec<Span>,
+    /// Something should be looked at again once its surroundings are masked.
+    unfit: bool,
+    /// A private key began and did not end.
+    open_key: bool,
+}
+
 /// How often a text is masked again before it counts as not understood.
 const MAX_ROUNDS: usize = 8;
 
@@ -129,12 +141,24 @@ impl Masker {
             .map(|rule| UserRule::compile(rule).map_err(|error| format!("rule {:?}: {error}", rule.name)))
             .collect::<Result<_, _>>()?;
         let rules = Rules { policy: config.policy(), keys: config.keys(), anchors: anchors::compile()?, user };
-        Ok(Self { rules, key, max_bytes: usize::try_from(config.max_line_bytes).unwrap_or(usize::MAX) })
+        Ok(Self { config: config.clone(), rules, key, max_bytes: usize::try_from(config.max_line_bytes).unwrap_or(usize::MAX) })
+    }
+
+    /// The same rules under another policy, for a source of its own.
+    ///
+    /// # Errors
+    /// There is no such policy.
+    pub fn with_policy(&self, policy: &str) -> Result<Self, String> {
+        Self::with_key(&Config { policy: policy.to_owned(), ..self.config.clone() }, self.key.clone())
     }
 
     /// Masks one line of one source; `state` carries multi-line secrets over to the next line.
     #[must_use]
     pub fn mask_line<'a>(&self, state: &mut LineState, line: &'a str) -> Masked<'a> {
+        guarded(|| self.mask_trusting(state, line)).unwrap_or_else(|| Self::refused(line))
+    }
+
+    fn mask_trusting<'a>(&self, state: &mut LineState, line: &'a str) -> Masked<'a> {
         let Ok((mut spans, unfit)) = self.spans(state, line) else { return Self::refused(line) };
         if spans.is_empty() {
             return Masked { text: Cow::Borrowed(line), hits: 0, failed: false };
@@ -224,49 +248,95 @@ impl Masker {
             }
             return Err(NotUnderstood);
         }
-        let mut scan = Scan::new(bytes, &self.rules);
+        let mut found = Found::default();
         if key_end < bytes.len() {
-            scan.run();
+            self.look(bytes, &mut found)?;
         }
-        if scan.is_exhausted() {
-            return Err(NotUnderstood);
+        if key_end > 0 {
+            found.spans.push(Span { start: 0, end: key_end, kind: Kind::PrivateKey, detector: "private key block", key: None });
         }
-        scan.push(Kind::PrivateKey, 0, key_end, "private key block");
-        if scan.open_key {
+        if found.open_key {
             state.open();
         }
-        let (mut spans, mut unfit) = (scan.spans, scan.unfit);
-        if scan.encoded {
-            unfit |= self.views(bytes, &mut spans)?;
-        }
-        for span in &mut spans {
+        for span in &mut found.spans {
             span.start = line.floor_char_boundary(span.start);
             span.end = line.ceil_char_boundary(span.end);
         }
-        Ok((spans, unfit))
+        Ok((found.spans, found.unfit))
     }
 
-    fn views(&self, bytes: &[u8], spans: &mut Vec<Span>) -> Result<bool, NotUnderstood> {
-        let mut unfit = false;
+    /// Looks at a text however it must be read.
+    fn look(&self, bytes: &[u8], found: &mut Found) -> Result<(), NotUnderstood> {
+        match view::reading(bytes, self.rules.exact()) {
+            Reading::Plain => self.scan(bytes, &[], found),
+            Reading::Light(view) => self.scan(&view.bytes, std::slice::from_ref(&view), found),
+            Reading::Layers => {
+                self.scan(bytes, &[], found)?;
+                self.views(bytes, found)
+            }
+        }
+    }
+
+    /// Looks at the text that `layers` lead to.
+    fn scan(&self, bytes: &[u8], layers: &[View], found: &mut Found) -> Result<(), NotUnderstood> {
+        let mut scan = Scan::new(bytes, &self.rules);
+        scan.run();
+        if scan.is_exhausted() {
+            return Err(NotUnderstood);
+        }
+        found.unfit |= scan.unfit;
+        found.open_key |= scan.open_key;
+        let first = found.spans.len();
+        if first == 0 {
+            found.spans = scan.spans;
+        } else {
+            found.spans.extend(scan.spans);
+        }
+        for span in found.spans.iter_mut().skip(first).filter(|_| !layers.is_empty()) {
+            (span.start, span.end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
+        }
+        Ok(())
+    }
+
+    fn views(&self, bytes: &[u8], found: &mut Found) -> Result<(), NotUnderstood> {
         let mut layers = vec![View::of(bytes)];
+        // What a view leaves open was judged as the text stands.
+        let open_key = found.open_key;
         for _ in 0..view::MAX_LAYERS {
             let Some(view) = layers.last() else { break };
-            let mut scan = Scan::new(&view.bytes, &self.rules);
-            scan.run();
-            spans.extend(scan.spans.iter().map(|span| {
-                let (start, end) = layers.iter().rev().fold((span.start, span.end), |(start, end), layer| layer.origin(start, end));
-                Span { start, end, ..*span }
-            }));
-            if scan.is_exhausted() {
-                return Err(NotUnderstood);
-            }
-            unfit |= scan.unfit;
-            if !scan.encoded {
-                return Ok(unfit);
+            self.scan(&view.bytes, &layers, found)?;
+            found.open_key = open_key;
+            if matches!(view::reading(&view.bytes, self.rules.exact()), Reading::Plain) {
+                return Ok(());
             }
             let next = View::of(&view.bytes);
             layers.push(next);
         }
         Err(NotUnderstood)
+    }
+}
+
+/// `None` for a panic: a mistake here costs a line, never the program or a secret.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
+}
+
+impl Rules {
+    /// Patterns of the configuration look at every sign.
+    const fn exact(&self) -> bool {
+        !self.user.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_the_line_only() {
+        assert_eq!(guarded(|| 1), Some(1));
+        assert_eq!(guarded(|| -> u8 { panic!("told by the test") }), None);
+        let refused = Masker::refused("password=a1b2");
+        assert!(refused.failed && refused.text == "[masking failed: 13 bytes]");
     }
 }

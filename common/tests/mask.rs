@@ -62,7 +62,7 @@ fn tables() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
-    assert!(rows > 250, "{rows} rows were read");
+    assert!(rows > 500, "{rows} rows were read");
 }
 
 /// Values that must never come out, whatever stands around them.
@@ -230,8 +230,51 @@ proptest! {
     fn any_text_is_taken(line in "\\PC{0,200}", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         static STRICT: std::sync::LazyLock<Masker> =
             std::sync::LazyLock::new(|| masker(&Config { policy: "strict".to_owned(), ..Config::default() }));
-        let _ = STRICT.mask(&line);
-        let _ = STRICT.explain(&String::from_utf8_lossy(&bytes));
+        for text in [line.as_str(), &String::from_utf8_lossy(&bytes)] {
+            for masker in [default(), &STRICT] {
+                // A panic makes a line fail as well; what is not understood is told so.
+                let failed = masker.mask(text).failed;
+                let told = masker.explain(text).iter().any(|finding| finding.detector.starts_with("not understood"));
+                prop_assert!(!failed || told, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_around_a_value_leave_nothing_of_it(
+        before in prop::collection::vec(any::<u8>(), 0..60),
+        value in prop::sample::select(ANYWHERE),
+        how in 0..11_u8,
+        behind in prop::collection::vec(any::<u8>(), 0..60),
+        policy in prop::sample::select(&["default", "gdpr", "pci", "strict"][..]),
+    ) {
+        // A comma before it: a word that says what it numbers would lower the suspicion.
+        let hidden = written(value, how);
+        let line = format!("{}, {hidden} {}", String::from_utf8_lossy(&before), String::from_utf8_lossy(&behind));
+        let masked = with_modes(policy, "redact").mask(&line);
+        prop_assert!(!masked.text.contains(value) && !masked.text.contains(&hidden), "{line:?} became {:?}", masked.text);
+    }
+
+    #[test]
+    fn escapes_of_letters_and_slashes_hide_nothing_and_add_nothing(
+        parts in prop::collection::vec(prop_oneof![
+            "(收货人|姓名|地址|电话|note|password|url)",
+            "(\"|:|,|=| |\"\":\"|\n){1,3}",
+            "[张三李路号省市深圳a-z0-9]{1,6}",
+            prop::sample::select(ANYWHERE).prop_map(str::to_owned),
+            "(https://u:p4ss@h/x|/orders/1)",
+        ], 0..12),
+    ) {
+        // Both ways to write it must come to the same, but for the writing of what stays.
+        let plain = parts.concat();
+        let escape = |letter: char| match letter {
+            '/' => "\\/".to_owned(),
+            letter if u32::from(letter) >= 0x4E00 => format!("\\u{:04x}", u32::from(letter)),
+            letter => letter.to_string(),
+        };
+        let escaped: String = plain.chars().map(escape).collect();
+        let masked: String = default().mask(&plain).text.chars().map(escape).collect();
+        prop_assert_eq!(&default().mask(&escaped).text, &masked, "{:?}", plain);
     }
 }
 
@@ -301,7 +344,7 @@ fn own_rules_replace_their_group() {
         Config { rules: vec![rule("contract", r"\bCT-(\d{6})\b", "redact"), rule("ticket", "TK[0-9]+", "pseudonym")], ..Config::default() };
     let masker = masker(&config);
     let masked = masker.mask("CT-123456 TK77 CT-12");
-    assert_eq!(masked.text, "CT-[contract] [ticket:hickbdelmjgechdn] CT-12");
+    assert_eq!(masked.text, "CT-[contract] [ticket:ja-hickbdelmjgechdn] CT-12");
     assert_eq!(masker.mask(&masked.text).text, masked.text);
 }
 
@@ -357,8 +400,13 @@ mode = "keep"
 
 #[test]
 fn lines_made_to_take_long_are_refused_or_masked_in_time() {
+    // The thread's own time on the processor, in nanoseconds: neighbours do not count.
+    let spent = || -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        text.split_whitespace().next().unwrap().parse().unwrap()
+    };
     let size = 1 << 18;
-    let start = std::time::Instant::now();
+    let start = spent();
     for piece in [
         "password=",
         "name=",
@@ -393,5 +441,6 @@ fn lines_made_to_take_long_are_refused_or_masked_in_time() {
         let _ = default().mask(&format!("address={line}"));
     }
     // Far more than any of them takes, far less than a square of the length.
-    assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+    let seconds = (spent() - start) / 1_000_000_000;
+    assert!(seconds < 60, "{seconds} s");
 }

@@ -27,6 +27,7 @@ pub use clock::Clock;
 use crate::{
     api::{self, live::Changes},
     config::Config,
+    forward::Forwarding,
     gateway::registry::Registry,
     notify::{
         alert::{Alert, Notification, Reason},
@@ -67,6 +68,8 @@ struct Parts {
     series: Arc<shipwatch_series::Engine>,
     registry: Arc<Registry>,
     changes: Changes,
+    /// Samples of rules go there as well.
+    forward: Arc<Forwarding>,
     clock: Clock,
 }
 
@@ -102,8 +105,9 @@ impl Alerts {
         series: &Arc<shipwatch_series::Engine>,
         registry: Arc<Registry>,
         changes: Changes,
+        forward: Arc<Forwarding>,
     ) -> Result<Self, String> {
-        let parts = Parts { store: Arc::clone(store), series: Arc::clone(series), registry, changes, clock: Clock::System };
+        let parts = Parts { store: Arc::clone(store), series: Arc::clone(series), registry, changes, forward, clock: Clock::System };
         Self::with(&config.rules, &config.notify, external_url, parts).await
     }
 

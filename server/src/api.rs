@@ -1,7 +1,7 @@
 //! The HTTP API: translates between JSON and what the other modules do. `docs/api.md` is its contract.
 //!
 //! - [`auth`]: who may; [`error`]: how it is said that something went wrong; [`compress`]: answers made smaller
-//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`alerts`], [`deployments`], [`live`]
+//! - one file per resource: [`hosts`], [`tokens`], [`prometheus`], [`receive`], [`push`], [`remote_read`], [`exchange`], [`status`], [`logs`], [`log_admin`], [`loki`] (with [`websocket`]), [`masking`], [`alerts`], [`deployments`], [`live`]
 //!
 //! # Invariants
 //! - Nothing but the health endpoints, the sign-in page with its assets and `POST session` answers without credentials.
@@ -10,19 +10,25 @@
 
 pub mod alerts;
 pub mod auth;
+mod body;
 pub mod compress;
 pub mod deployments;
 pub mod error;
 pub mod exchange;
 pub mod hosts;
 pub mod live;
+pub mod log_admin;
 pub mod logs;
+pub mod loki;
+pub mod masking;
 pub mod own_metrics;
 pub mod prometheus;
+pub mod push;
 pub mod receive;
 pub mod remote_read;
 pub mod status;
 pub mod tokens;
+pub mod websocket;
 
 use crate::{deploys::Controller, gateway::registry::Registry, store::Store};
 use auth::Auth;
@@ -111,8 +117,12 @@ pub struct State {
     pub store: Arc<Store>,
     /// Series.
     pub series: Arc<shipwatch_series::Engine>,
+    /// Results of range queries over `series`.
+    pub range_cache: Arc<shipwatch_series::promql::RangeCache>,
     /// What others write.
     pub receive: receive::Receive,
+    /// Log lines that others push.
+    pub push: push::Push,
     /// Log lines.
     pub logs: Arc<shipwatch_logs::Engine>,
     /// Live connections.
@@ -162,6 +172,9 @@ pub fn router(state: Shared) -> Router {
         .route("/logs/labels/{name}/values", get(logs::label_values))
         .route("/logs/context", get(logs::context))
         .route("/logs/tail", get(logs::tail))
+        .route("/mask/preview", post(masking::preview))
+        .route("/logs/volume", get(log_admin::volume))
+        .route("/logs/erase", post(log_admin::erase))
         .route("/alerts", get(alerts::list))
         .route("/alerts/{fingerprint}", get(alerts::one))
         .route("/notifications", get(alerts::notifications))
@@ -200,13 +213,25 @@ pub fn router(state: Shared) -> Router {
         .route("/status/buildinfo", get(prometheus::build_info))
         .fallback(prometheus::not_found)
         .layer(middleware::from_fn(compress::layer));
+    let elastic = Router::new()
+        .route("/", get(push::elastic::root))
+        .route("/_bulk", post(push::elastic::bulk).put(push::elastic::bulk))
+        .route("/{index}/_bulk", post(push::elastic::bulk_to).put(push::elastic::bulk_to))
+        .fallback(push::elastic::other);
     // Whatever is added here asks for credentials.
     let guarded = Router::new()
         .nest("/shipwatch/api/v1", own.fallback(error::not_found))
         .nest("/api/v1", prometheus)
+        .nest("/loki/api/v1", loki::routes().layer(middleware::from_fn(compress::layer)))
+        .route("/ready", get(|| async { "ready\n" }))
         .route("/-/reload", post(alerts::reload))
         .route("/metrics", get(own_metrics::export))
         .route("/federate", get(exchange::federate))
+        .route("/loki/api/v1/push", post(push::loki))
+        .route("/v1/logs", post(push::otlp))
+        .route("/otlp/v1/logs", post(push::otlp))
+        .nest("/elasticsearch", elastic)
+        .route("/elasticsearch/", get(push::elastic::root))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::guard));
     Router::new()
         .merge(guarded)

@@ -11,17 +11,20 @@ use crate::{
     api::{self, auth, live::Changes, own_metrics},
     config::Config,
     deploys::{self, Controller},
+    forward::Forwarding,
     gateway::{self, Gateway, Marks, registry::Registry},
     ingest::Ingest,
     store::{Store, StoreError, users::User},
 };
 use shipwatch_common::{
     identity::{self, Authority, IdentityError},
+    mask::Masker,
     model::AgentId,
     protocol::ServerMessage,
     time::now_ms,
     transport::TransportError,
 };
+use shipwatch_series::promql::RangeCache;
 use std::{
     collections::HashMap,
     fs, io,
@@ -107,6 +110,7 @@ struct Stores {
     series: Arc<shipwatch_series::Engine>,
     logs: Arc<shipwatch_logs::Engine>,
     ingest: Arc<Ingest>,
+    forward: Arc<Forwarding>,
 }
 
 /// Joins the gateway and the deploy controller without either knowing the other.
@@ -157,19 +161,21 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let joints =
             Arc::new(Joints { registry: Arc::clone(&registry), changes: changes.clone(), wake_deploys: tokio::sync::Notify::new() });
-        let series = Arc::clone(&stores.series);
+        let (series, forward) = (Arc::clone(&stores.series), Arc::clone(&stores.forward));
         let gateway = Gateway::bind(gateway::Parts {
             config: config.gateway.clone(),
             store: Arc::clone(&stores.control),
             ingest: Arc::clone(&stores.ingest),
             authority: Arc::clone(&authority),
             registry: Arc::clone(&registry),
-            marks: Marks(Arc::new(move |source| series.mark(source))),
+            marks: Marks(Arc::new(move |source| forward.mark(source, series.mark(source)))),
             changed: Arc::clone(&joints) as Arc<dyn gateway::Changed>,
         })?;
+        let masker = Masker::new(&config.mask).map(Arc::new).map_err(|error| StartError::Part(format!("masking rules: {error}")))?;
         let (listener, address) = http::bind(&config.api)?;
         let external_url = config.api.url(address);
-        let alerting = Alerts::open(config, &external_url, &stores.control, &stores.series, Arc::clone(&registry), changes.clone())
+        let (control, forward) = (&stores.control, Arc::clone(&stores.forward));
+        let alerting = Alerts::open(config, &external_url, control, &stores.series, Arc::clone(&registry), changes.clone(), forward)
             .await
             .map_err(StartError::Part)?;
         let alerting = Arc::new(alerting);
@@ -180,13 +186,19 @@ impl Server {
             auth: auth::Auth::new().map_err(|error| StartError::Part(format!("no randomness: {error}")))?,
             store: Arc::clone(&stores.control),
             series: Arc::clone(&stores.series),
+            range_cache: Arc::new(RangeCache::new(usize::try_from(config.series.query_cache_bytes).unwrap_or(usize::MAX))),
             receive: api::receive::Receive::new(config.receive.clone(), Arc::clone(&stores.ingest)),
+            push: api::push::Push::new(config.push.clone(), masker, Arc::clone(&stores.ingest)),
             logs: Arc::clone(&stores.logs),
             registry: Arc::clone(&registry),
             deploys: Arc::clone(&deploys),
             alerting: Arc::clone(&alerting) as Arc<dyn api::alerts::Alerting>,
             changes,
-            own: own_metrics::Sources { ingest: stores.ingest.counters(), gateway: gateway.counters() },
+            own: own_metrics::Sources {
+                ingest: stores.ingest.counters(),
+                gateway: gateway.counters(),
+                forward: Arc::clone(&stores.forward),
+            },
             ca_fingerprint: identity::hex(&identity::fingerprint(authority.certificate())),
             ca_fingerprint_raw: identity::fingerprint(authority.certificate()),
             agents_address: advertise,
@@ -196,6 +208,7 @@ impl Server {
 
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
+        stores.forward.spawn(&tasks, &cancel, state.receive.metadata());
         let http = http::serve(&config.api, listener, address, api::router(state), cancel.clone())?;
         tasks.spawn(wake(Arc::clone(&joints), Arc::clone(&deploys), cancel.clone()));
         let controller = cancel.clone();
@@ -270,9 +283,11 @@ impl Stores {
                 warn!(report = ?found, "the log store was damaged; what could be read is kept, the rest is lost or put aside");
             }
             let (series, logs) = (Arc::new(series), Arc::new(logs));
-            let ingest =
-                Ingest::start(Arc::clone(&series), Arc::clone(&logs), Arc::clone(&control)).map_err(io_error("threads of ingest"))?;
-            Ok(Self { control, series, logs, ingest: Arc::new(ingest) })
+            let forward = Forwarding::open(&data.join("forward"), &config.forward, series.config().max_ahead).map_err(StartError::Part)?;
+            let forward = Arc::new(forward);
+            let ingest = Ingest::start(Arc::clone(&series), Arc::clone(&logs), Arc::clone(&control), Arc::clone(&forward))
+                .map_err(io_error("threads of ingest"))?;
+            Ok(Self { control, series, logs, ingest: Arc::new(ingest), forward })
         });
         opened.await.map_err(|error| StartError::Part(error.to_string()))?
     }

@@ -1,6 +1,6 @@
 //! The server's whole configuration: the sum of its modules' own.
 
-use crate::{api, gateway, notify, rules};
+use crate::{api, forward, gateway, notify, push, rules};
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
     config::{Problems, load},
@@ -62,6 +62,10 @@ pub struct Config {
     pub series: shipwatch_series::Config,
     /// What others may write, beside agents: Prometheus' remote write.
     pub receive: shipwatch_series::remote::ReceiveConfig,
+    /// Log lines that others may push.
+    pub push: push::Config,
+    /// Where samples are sent to: other systems that understand Prometheus' remote write.
+    pub forward: forward::Config,
     /// Log lines.
     pub logs: shipwatch_logs::Config,
     /// How long things are kept.
@@ -70,7 +74,7 @@ pub struct Config {
     pub rules: rules::Config,
     /// Who is told.
     pub notify: notify::Config,
-    /// Masking of the server's own log.
+    /// Masking of the server's own log, and of lines that others push.
     pub mask: mask::Config,
     /// The server's own log.
     pub log: logging::Config,
@@ -121,6 +125,8 @@ impl Config {
             config.gateway.check(problems.section("gateway"));
             config.series.check(problems.section("series"));
             config.receive.check(problems.section("receive"));
+            config.push.check(problems.section("push"));
+            config.forward.check(problems.section("forward"));
             config.logs.check(problems.section("logs"));
             config.retention.check(problems.section("retention"));
             config.rules.check(problems.section("rules"));

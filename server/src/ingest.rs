@@ -7,7 +7,10 @@
 //! - Submissions of many agents share a commit: the cost of an fsync is paid per group.
 //! - Queues are bounded; a full one makes the gateway stop reading, and QUIC's flow control stops the agents.
 
-use crate::store::{Store, StoreError};
+use crate::{
+    forward::{Batch, Forwarding},
+    store::{Store, StoreError},
+};
 use shipwatch_common::{
     model::{AgentId, Sample, deploy::Event},
     time::now_ms,
@@ -25,8 +28,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Submissions that may wait per lane.
 const QUEUE: usize = 1024;
-/// Submissions in one commit.
-const GROUP: usize = 512;
+/// Submissions in one commit: some 70,000 samples of agents that tick. More would take memory and hold others up, and save little.
+const GROUP: usize = 128;
 
 /// Why a submission was not stored.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -73,6 +76,7 @@ struct Submission<T, O> {
 #[derive(Clone, Debug)]
 pub struct Strict {
     series: Arc<SeriesEngine>,
+    forward: Arc<Forwarding>,
     counters: Arc<Counters>,
 }
 
@@ -82,12 +86,18 @@ impl Strict {
     /// # Errors
     /// Nothing was stored; submit the same samples again later.
     pub fn store(&self, samples: Vec<Sample>) -> Result<Report, IngestError> {
-        let done = self.series.append_strict(now_ms(), Arc::new(samples)).map_err(|error| match error {
+        let (samples, now_ms) = (Arc::new(samples), now_ms());
+        let done = self.series.append_strict(now_ms, Arc::clone(&samples)).map_err(|error| match error {
             shipwatch_series::Error::Full { .. } => IngestError::Full,
             other => IngestError::Failed(other.to_string()),
         });
         match &done {
-            Ok(report) => self.counters.samples_total.fetch_add(report.stored, Ordering::Relaxed),
+            Ok(report) => {
+                if report.stored > 0 && !self.forward.is_empty() {
+                    self.forward.take(&[Batch { source: "", seq: 0, samples: &samples }], now_ms);
+                }
+                self.counters.samples_total.fetch_add(report.stored, Ordering::Relaxed)
+            }
             Err(_) => self.counters.failed_commits_total.fetch_add(1, Ordering::Relaxed),
         };
         done
@@ -106,22 +116,26 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Starts one thread per engine.
+    /// Starts one thread per engine. Samples that are stored go to `forward` as well, before they are answered.
     ///
     /// # Errors
     /// No thread could be started.
-    pub fn start(series: Arc<SeriesEngine>, logs: Arc<LogEngine>, store: Arc<Store>) -> std::io::Result<Self> {
+    pub fn start(series: Arc<SeriesEngine>, logs: Arc<LogEngine>, store: Arc<Store>, forward: Arc<Forwarding>) -> std::io::Result<Self> {
         let counters = Arc::new(Counters::default());
-        let strict = Strict { series: Arc::clone(&series), counters: Arc::clone(&counters) };
+        let strict = Strict { series: Arc::clone(&series), forward: Arc::clone(&forward), counters: Arc::clone(&counters) };
         let (series_in, inbox) = mpsc::channel(QUEUE);
         let counted = Arc::clone(&counters);
         let series_thread = std::thread::Builder::new().name("ingest-metrics".to_owned()).spawn(move || {
             run(inbox, |records: Vec<shipwatch_series::Append>| {
                 let samples: usize = records.iter().map(|record| record.samples.len()).sum();
+                let kept = if forward.is_empty() { Vec::new() } else { records.clone() };
                 let outcomes = series.append(records).map_err(|error| match error {
                     shipwatch_series::Error::Full { .. } => IngestError::Full,
                     other => IngestError::Failed(other.to_string()),
                 });
+                if let Ok(outcomes) = &outcomes {
+                    pass_on(&forward, &kept, outcomes);
+                }
                 counted
                     .count(&outcomes.as_ref().map(|all| all.iter().filter(|o| matches!(o, shipwatch_series::Outcome::Duplicate)).count()));
                 counted.samples_total.fetch_add(if outcomes.is_ok() { samples as u64 } else { 0 }, Ordering::Relaxed);
@@ -210,6 +224,21 @@ impl Counters {
             Ok(duplicates) => self.duplicates_total.fetch_add(*duplicates as u64, Ordering::Relaxed),
             Err(_) => self.failed_commits_total.fetch_add(1, Ordering::Relaxed),
         };
+    }
+}
+
+/// Gives what is stored to who sends it on. Batches that were stored before as well: the server may have died in between; those
+/// that are there already are not taken twice.
+fn pass_on(forward: &Forwarding, records: &[shipwatch_series::Append], outcomes: &[shipwatch_series::Outcome]) {
+    let nothing = |outcome: &_| matches!(outcome, shipwatch_series::Outcome::Stored { samples: 0, .. });
+    let batches: Vec<Batch<'_>> = records
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| !nothing(outcome))
+        .map(|(record, _)| Batch { source: &record.source, seq: record.seq, samples: &record.samples })
+        .collect();
+    if !batches.is_empty() {
+        forward.take(&batches, now_ms());
     }
 }
 

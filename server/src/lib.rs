@@ -4,7 +4,8 @@
 //! ```text
 //! main -> app -> {api, web} -> {alerting (rules, notify), deploys, gateway} -> ingest -> store -> engines -> common
 //! ```
-//! - [`gateway`]: agents' connections; [`ingest`]: from records to commits
+//! - [`gateway`]: agents' connections; [`ingest`]: from records to commits; [`push`]: log lines that others send, to records
+//! - [`forward`]: samples on to other systems, from a queue on disk
 //! - [`store`]: `control.db`; the engines for series and logs are packages of their own
 //! - [`rules`], [`notify`]: when an alert fires, and who is told; [`alerting`] joins them with the store
 //! - [`deploys`]: deployments over hosts
@@ -21,10 +22,12 @@ pub mod api;
 pub mod app;
 pub mod config;
 pub mod deploys;
+pub mod forward;
 pub mod gateway;
 pub mod ingest;
 pub mod notify;
 pub mod package_files;
+pub mod push;
 pub mod rules;
 pub mod store;
 pub mod tsdb;

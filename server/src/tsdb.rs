@@ -40,7 +40,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Says what each day holds: series, samples, bytes, labels with most series, environments.
+    /// Says what each day holds: series, samples, bytes, labels with most series, environments; and what summaries there are.
     Stats {
         /// The result as JSON.
         #[arg(long)]
@@ -142,23 +142,34 @@ fn verify(dir: &Path, json: bool, out: &mut impl Write) -> Result<bool, String> 
             writeln!(out, "{}: {}", damage.file, damage.reason).map_err(text_of)?;
         }
         let found = if verdict.damage.is_empty() { "no damage".to_owned() } else { format!("{} damaged places", verdict.damage.len()) };
-        let inspect::Verdict { files, chunks, frames, samples, .. } = verdict;
-        writeln!(out, "{found} in {files} files, {chunks} chunks, {frames} frames, {samples} samples").map_err(text_of)?;
+        let inspect::Verdict { files, chunks, frames, samples, buckets, .. } = verdict;
+        writeln!(out, "{found} in {files} files, {chunks} chunks, {frames} frames, {samples} samples, {buckets} buckets")
+            .map_err(text_of)?;
     }
     Ok(verdict.damage.is_empty())
 }
 
 fn stats(dir: &Path, json: bool, top: usize, out: &mut impl Write) -> Result<bool, String> {
     let days = inspect::stats(dir, top).map_err(text_of)?;
+    let summaries = inspect::tier_stats(dir).map_err(text_of)?;
     if json {
-        serde_json::to_writer(&mut *out, &days).map_err(text_of)?;
+        serde_json::to_writer(&mut *out, &serde_json::json!({ "days": days, "summaries": summaries })).map_err(text_of)?;
         writeln!(out).map_err(text_of)?;
         return Ok(true);
     }
     for day in days {
         show_day(&day, out).map_err(text_of)?;
     }
+    for file in summaries {
+        show_summaries(&file, out).map_err(text_of)?;
+    }
     Ok(true)
+}
+
+fn show_summaries(of: &inspect::TierStats, out: &mut impl Write) -> io::Result<()> {
+    let inspect::TierStats { file, bytes, days, stale_days, expired_days, series, buckets, samples, bytes_per_sample } = of;
+    writeln!(out, "{file}  {series} series  {buckets} buckets of {samples} samples  {bytes} bytes  {bytes_per_sample:.2} bytes/sample")?;
+    writeln!(out, "  {days} days, {stale_days} to be made again, {expired_days} of expired samples")
 }
 
 fn show_day(day: &inspect::DayStats, out: &mut impl Write) -> io::Result<()> {

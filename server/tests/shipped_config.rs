@@ -26,14 +26,36 @@ fn it_is_read_as_it_is_shipped() {
     assert_eq!(set, ["files = [\"/etc/shipwatch/rules\"]"]);
 }
 
+/// The example that begins with this line.
+fn example(first: &str) -> String {
+    let lines = SHIPPED.lines().skip_while(|line| line.strip_prefix("#   ") != Some(first));
+    lines.map_while(|line| line.strip_prefix("#   ")).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[test]
+fn its_example_of_a_target_has_every_key_with_its_default() {
+    let example = example("[[forward.targets]]");
+    let config = Config::parse(&example, Path::new("server.toml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    let read = config.forward.targets.first().expect("a target");
+    let table = example.parse::<toml::Table>().expect("the example is TOML");
+    let shown = table["forward"]["targets"][0].as_table().expect("a target");
+    let default = shipwatch_server::forward::config::Target {
+        name: read.name.clone(),
+        url: read.url.clone(),
+        selectors: read.selectors.clone(),
+        external_labels: read.external_labels.clone(),
+        username: read.username.clone(),
+        password_file: read.password_file.clone(),
+        ..Default::default()
+    };
+    assert_eq!(*read, default);
+    let all = toml::Table::try_from(default).expect("a target is a table");
+    assert_eq!(all.keys().filter(|key| !shown.contains_key(*key)).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
 #[test]
 fn its_examples_of_channels_can_be_read() {
-    let example: String = SHIPPED
-        .lines()
-        .skip_while(|line| *line != "#   [[notify.channels]]")
-        .map_while(|line| line.strip_prefix("#   "))
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let example = example("[[notify.channels]]");
     let table = example.parse::<toml::Table>().expect("the example is TOML");
     let channels = table["notify"]["channels"].as_array().expect("channels").len();
     let config = toml::from_str::<Config>(&example).unwrap_or_else(|error| panic!("{error}"));

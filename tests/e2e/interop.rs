@@ -204,3 +204,40 @@ async fn what_was_answered_is_there_after_a_kill_and_what_was_refused_is_told() 
     assert_eq!(send(good, "text/plain").await.0, 415);
     assert_eq!(send(vec![0xff; 50], kind).await.0, 400);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dashboard_that_refreshes_gets_what_was_kept_and_what_came_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "").await;
+    let api = server.api();
+    let client = reqwest::Client::new();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 60 * 60;
+    let write = |lines: String| {
+        let request = client.post(format!("{}/api/v1/import/prometheus", api.url())).basic_auth("admin", Some(PASSWORD));
+        async { assert_eq!(request.body(lines).send().await.unwrap().status(), 204) }
+    };
+    let ask = async |end: u64, more: &[(&str, &str)]| {
+        let (start, end) = ((end - 1_800).to_string(), end.to_string());
+        let window = [("query", "sum(asked)"), ("start", &start), ("end", &end), ("step", "60")];
+        let (status, answer) = api.get("/api/v1/query_range", &[&window, more].concat()).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["data"]["result"][0]["values"].clone()
+    };
+    let hits = async || {
+        let text = metrics(&api).await;
+        ["hits", "misses"].map(|what| number(&text, &format!("shipwatch_query_cache_{what}_total")) as u32)
+    };
+    write((0..60).map(|ago| format!("asked{{x=\"a\"}} {ago} {}000\n", now - 60 * ago)).collect()).await;
+    let first = ask(now - 60, &[]).await;
+    assert_eq!((first.as_array().unwrap().len(), hits().await), (31, [0, 1]));
+    let second = ask(now, &[]).await;
+    assert_eq!(second.as_array().unwrap()[..30], first.as_array().unwrap()[1..]);
+    assert_eq!(hits().await, [1, 1]);
+    // A late sample is there at once, with a cache and without.
+    write(format!("asked{{x=\"b\"}} 1000 {}000\n", now - 600)).await;
+    let third = ask(now, &[]).await;
+    assert_eq!((&third[20][1], &third[19]), (&Value::from("1010"), &second[19]));
+    assert_eq!(hits().await, [2, 1]);
+    assert_eq!(ask(now, &[("nocache", "1")]).await, third);
+    assert_eq!(hits().await, [2, 1]);
+}

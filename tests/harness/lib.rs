@@ -13,11 +13,13 @@ pub mod process;
 pub mod relay;
 pub mod server;
 pub mod sink;
+pub mod websocket;
 
 pub use agent::Agent;
 pub use api::Api;
 pub use server::Server;
 pub use sink::Sink;
+pub use websocket::WebSocket;
 
 use std::{future::Future, time::Duration};
 

@@ -91,6 +91,7 @@ impl Peer {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let mut process = Running::of_others(self.program, &arguments, &self.log);
         let (url, ready) = (self.url(), self.ready);
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::new();
         wait_for(self.program, START, || {
             assert!(process.is_running(), "{} ended: {}", self.program, process.said());

@@ -149,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn broken_input_has_a_line_for_each_of_its_lines() {
+        let told = output(&filter(false, encoding_rs::UTF_8), b"\xff\xfe\0 password=a1b2\n\r\n\xef\xbb\xbfcvv=123\n\xc3");
+        assert_eq!(told.lines().collect::<Vec<_>>(), ["\u{fffd}\u{fffd}\0 password=[password]", "", "cvv=[cvv]", "\u{fffd}"]);
+        let told = output(&filter(false, encoding_rs::GBK), b"\xff password=a1b2 \x81\n\x81");
+        assert_eq!(told.lines().count(), 2, "{told:?}");
+        assert!(!told.contains("a1b2"), "{told:?}");
+        assert_eq!(output(&filter(false, encoding_rs::UTF_8), b""), "");
+        // Two lines too long, the last without an end.
+        let long = [vec![b'x'; 300], b"\n".to_vec(), vec![b'y'; 5000]].concat();
+        assert_eq!(output(&filter(false, encoding_rs::UTF_8), &long).lines().count(), 2);
+    }
+
+    #[test]
     fn other_encodings_are_read() {
         let (gbk, ..) = encoding_rs::GBK.encode("收货人：张三，状态：已付\n");
         assert_eq!(output(&filter(false, encoding_rs::GBK), &gbk), "收货人：[name]，状态：已付\n");

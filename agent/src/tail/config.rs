@@ -8,7 +8,7 @@ use super::{
     journal, multiline, parse, pipe, syslog,
 };
 use serde::{Deserialize, Serialize};
-use shipwatch_common::{config::Problems, model::Labels};
+use shipwatch_common::{config::Problems, mask, model::Labels};
 use std::{collections::BTreeMap, time::Duration};
 
 /// One kind of files. What is empty or 0 is as in `[tail]`.
@@ -35,6 +35,8 @@ pub struct Source {
     pub max_line_bytes: usize,
     /// Labels beside those of `tail.labels`, such as `app`.
     pub labels: BTreeMap<String, String>,
+    /// Masking policy of these lines instead of the one that their environment or `mask.policy` asks for.
+    pub mask_policy: String,
     /// How lines are joined to events.
     pub multiline: multiline::Config,
     /// How fields are found: the time, the severity, and what filters ask for.
@@ -83,6 +85,8 @@ pub struct Config {
     pub deleted_max_bytes: u64,
     /// Labels of every line.
     pub labels: BTreeMap<String, String>,
+    /// Masking policy by the value of the label `env` of a source's lines, instead of `mask.policy`.
+    pub mask_policies: BTreeMap<String, String>,
     /// Kinds of files that are read in a way of their own.
     pub sources: Vec<Source>,
 }
@@ -101,6 +105,7 @@ impl Default for Config {
             max_open_files: 512,
             deleted_max_bytes: 1 << 30,
             labels: BTreeMap::new(),
+            mask_policies: BTreeMap::new(),
             sources: Vec::new(),
         }
     }
@@ -135,6 +140,11 @@ impl Config {
             }
         }
         check_labels(problems, "labels", &self.labels);
+        for (environment, policy) in &self.mask_policies {
+            if let Err(error) = mask::Config::check_policy(policy) {
+                problems.add(&format!("mask_policies.{environment}"), error);
+            }
+        }
         for (at, source) in self.sources.iter().enumerate() {
             source.check(problems, &format!("sources.{at}."));
         }
@@ -193,6 +203,9 @@ impl Source {
             check_line_bytes(problems, &format!("{at}max_line_bytes"), self.max_line_bytes);
         }
         check_labels(problems, &format!("{at}labels"), &self.labels);
+        if let (false, Err(error)) = (self.mask_policy.is_empty(), mask::Config::check_policy(&self.mask_policy)) {
+            problems.add(&format!("{at}mask_policy"), error);
+        }
         self.multiline.check(problems, &format!("{at}multiline."));
         self.parser.check(problems, &format!("{at}parser."));
         filter::check(self, problems, at);

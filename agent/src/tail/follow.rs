@@ -7,20 +7,20 @@
 //! - A file is held open while it has unread bytes, and is closed when it rests. Closed, it is known again by its inode.
 
 mod compare;
+mod parts;
+
+pub(super) use parts::{Part, Read};
 
 use super::{
     Position, container,
     content::{self, Content, HEAD_BYTES, MARKER_BYTES, Stamp, crc_on, hash, marker_len},
-    derived::Observation,
     filter::Budget,
-    lines::{self, Flush, Place, Stats},
-    position::Middle,
+    lines::{Flush, Place},
     siblings::{Search, Whereabouts},
     source::Source,
 };
 use shipwatch_common::{
-    mask::Masker,
-    model::{FileId, Labels, LogLine},
+    model::{FileId, Labels},
     time::UnixNs,
 };
 use std::{
@@ -71,28 +71,10 @@ pub(super) enum ReadOutcome {
     Unreadable(io::Error),
 }
 
-/// See [`ReadOutcome::Lines`]: records for the sink, at least one.
-#[derive(Debug)]
-pub(super) struct Read {
-    pub(super) parts: Vec<Part>,
-    pub(super) budget: Budget,
-}
-
-/// Lines of one output, and the position behind them.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) output: usize,
-    pub(super) lines: Vec<LogLine>,
-    pub(super) position: Position,
-    pub(super) stats: Stats,
-    pub(super) observations: Vec<Observation>,
-}
-
 /// What reading needs from outside.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) buffer: &'a mut [u8],
-    pub(super) masker: &'a Masker,
     pub(super) search: &'a mut Search,
     pub(super) budget: Budget,
     pub(super) now: UnixNs,
@@ -503,7 +485,6 @@ impl Followed {
         }
         let place = Place {
             source: &self.source,
-            masker: context.masker,
             encoding: self.encoding,
             file: self.position.file,
             offset: self.position.offset,
@@ -512,9 +493,9 @@ impl Followed {
         let is_full = read == context.buffer.len();
         let position = &self.position;
         let mut made = if self.source.format == container::Format::Plain {
-            plain(&place, fresh, position, context.budget, flush)
+            parts::plain(&place, fresh, position, context.budget, flush)
         } else {
-            outputs(&place, fresh, position, context.budget, flush, is_full)
+            parts::outputs(&place, fresh, position, context.budget, flush, is_full)
         };
         for part in &mut made.parts {
             let used = usize::try_from(part.position.offset - position.offset).unwrap_or(0);
@@ -528,53 +509,6 @@ impl Followed {
         }
         Ok(if made.parts.is_empty() { ReadOutcome::Nothing } else { ReadOutcome::Lines(Box::new(made)) })
     }
-}
-
-/// Lines of a file that holds nothing but lines.
-fn plain(place: &Place<'_>, bytes: &[u8], from: &Position, budget: Budget, flush: Flush) -> Read {
-    let made = lines::batch(place, bytes, from.skipping, from.middle.line.clone(), budget, flush);
-    if made.used == 0 {
-        return Read { parts: Vec::new(), budget };
-    }
-    let position = Position {
-        offset: from.offset + made.used as u64,
-        skipping: made.skipping,
-        middle: Middle { line: made.line_state, ..Middle::default() },
-        ..from.clone()
-    };
-    let (lines, stats, observations) = (made.lines, made.stats, made.observations);
-    Read { parts: vec![Part { output: 0, lines, position, stats, observations }], budget: made.budget }
-}
-
-/// Lines of a container's outputs: a record for each that has some. What has none moves with the last.
-fn outputs(place: &Place<'_>, bytes: &[u8], from: &Position, budget: Budget, flush: Flush, is_full: bool) -> Read {
-    let before = &from.middle.outputs;
-    let made = container::batch(place, bytes, &container::From { outputs: before, skipping: from.skipping, budget, flush, is_full });
-    let mut done = [0, 1].map(|at: usize| usize::try_from(before[at].ahead).unwrap_or(0));
-    let position = |done, skipping| {
-        let (used, outputs) = made.outputs(done, before);
-        Position { offset: from.offset + used as u64, skipping, middle: Middle { outputs, ..Middle::default() }, ..from.clone() }
-    };
-    let end = position(made.done, made.skipping);
-    if end == *from && made.batches.iter().all(|batch| batch.finished == 0) {
-        return Read { parts: Vec::new(), budget };
-    }
-    let mut told: Vec<usize> = (0..2).filter(|output| made.batches[*output].finished > 0).collect();
-    if told.is_empty() {
-        told.push(0);
-    }
-    let mut positions = Vec::new();
-    for (at, output) in told.iter().enumerate() {
-        done[*output] = made.done[*output];
-        positions.push(if at + 1 == told.len() { end.clone() } else { position(done, from.skipping) });
-    }
-    let budget = made.budget;
-    let mut batches = made.batches.map(Some);
-    let parts = told.into_iter().zip(positions).filter_map(|(output, position)| {
-        let batch = batches[output].take()?;
-        Some(Part { output, lines: batch.lines, position, stats: batch.stats, observations: batch.observations })
-    });
-    Read { parts: parts.collect(), budget }
 }
 
 /// Makes the hashed head longer, up to its full length, as the position moves on.

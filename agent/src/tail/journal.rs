@@ -178,7 +178,7 @@ async fn follow(child: &mut Child, feed: &Feed, cursor: &str) -> Result<Stopped,
             if first.cursor == cursor {
                 entries.remove(0);
             } else {
-                feed.shared.counters.journal_gaps_total.fetch_add(1, Ordering::Relaxed);
+                feed.counters.journal_gaps_total.fetch_add(1, Ordering::Relaxed);
                 warn!(
                     "the journal's entry that was read last is gone: entries behind it may have been removed before they were read \
                      (or other units are configured now); reading goes on with the next one that is there"

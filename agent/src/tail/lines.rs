@@ -15,7 +15,7 @@ use super::{
     source::{OVERLAP_BYTES, Source},
 };
 use shipwatch_common::{
-    mask::{LineState, Masker},
+    mask::LineState,
     model::{FileId, LogLine, Severity},
     time::UnixNs,
 };
@@ -66,7 +66,6 @@ pub(super) struct Batch {
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     pub(super) source: &'a Source,
-    pub(super) masker: &'a Masker,
     pub(super) encoding: Encoding,
     pub(super) file: FileId,
     /// Offset of the first byte.
@@ -191,7 +190,7 @@ impl Batch {
         self.used = event.end;
         self.skipping = skipping;
         let end_offset = place.offset + event.end as u64;
-        let masked = place.masker.mask_line(&mut self.line_state, &event.text);
+        let masked = place.source.masker.mask_line(&mut self.line_state, &event.text);
         let most = if event.lines > 1 {
             place.source.joiner.as_ref().map_or(0, |joiner| joiner.max_bytes).max(place.source.max_line_bytes)
         } else {

@@ -3,10 +3,9 @@
 //! Pure: a line and what came before it decide. A rule knows only the event it is in, so reading an event again from its first
 //! line always joins it in the same way.
 
-use super::parse::severity;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
-use shipwatch_common::{config::Problems, model::Severity};
+use shipwatch_common::{config::Problems, model::Severity, severity};
 use std::time::Duration;
 
 /// How lines are joined to events. Without a preset and a start every line is an event.

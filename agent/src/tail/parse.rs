@@ -1,13 +1,12 @@
 //! What a line says in its fields: when it happened, how bad it is, and what filters ask for.
 //!
 //! - [`fields`]: JSON, logfmt, key=value, access logs, patterns with named groups
-//! - [`time`], [`severity`]: what is understood of their values, or of a line without fields
+//! - [`time`], [`shipwatch_common::severity`]: what is understood of their values, or of a line without fields
 //!
 //! Looks at the text that was masked already, and changes nothing in it: the line goes on as it is, its fields are found again
 //! by queries on the server. Lines that do not have the form of their source are read as plain text.
 
 mod fields;
-pub(super) mod severity;
 mod time;
 
 pub(super) use fields::Fields;
@@ -15,7 +14,7 @@ pub(super) use fields::Fields;
 use jiff::tz::TimeZone;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
-use shipwatch_common::{config::Problems, model::Severity, time::UnixNs};
+use shipwatch_common::{config::Problems, model::Severity, severity, time::UnixNs};
 
 /// How fields are found.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

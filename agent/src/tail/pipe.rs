@@ -107,7 +107,7 @@ async fn connection(mut stream: UnixStream, pipes: &Pipes) -> io::Result<()> {
         Err(refusal) => return stream.write_all(format!("error {refusal}\n").as_bytes()).await,
     };
     stream.write_all(format!("{}\n", position.offset).as_bytes()).await?;
-    let Ok(labels) = feed.source.labels_with(&[], &feed.shared.masker) else { return Ok(()) };
+    let Ok(labels) = feed.source.labels_with(&[]) else { return Ok(()) };
     let mut life = Life { feed, position, labels, bytes: Vec::new() };
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -205,14 +205,7 @@ impl Life {
 
     fn take_once(&mut self, flush: Flush) -> Result<(), super::SinkError> {
         let source = &self.feed.source;
-        let place = Place {
-            source,
-            masker: &self.feed.shared.masker,
-            encoding: source.encoding,
-            file: self.position.stream,
-            offset: self.position.offset,
-            now: now_ns(),
-        };
+        let place = Place { source, encoding: source.encoding, file: self.position.stream, offset: self.position.offset, now: now_ns() };
         let mut position = self.position.clone();
         let state = position.lines.remove("").unwrap_or_default();
         let mut stream = lock(&self.feed.stream);
@@ -230,7 +223,7 @@ impl Life {
         lock(&self.feed.sink).append_stream(batch, position.clone())?;
         stream.set_budget(made.budget);
         derived::count(made.observations, &self.labels);
-        self.feed.shared.counters.count(count, made.used as u64, &made.stats);
+        self.feed.counters.count(count, made.used as u64, &made.stats);
         self.bytes.drain(..made.used);
         self.position = position;
         Ok(())

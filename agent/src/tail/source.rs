@@ -13,7 +13,7 @@ use super::{
     syslog,
 };
 use shipwatch_common::{mask::Masker, model::Labels};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Bytes of a line behind its cut that are still looked at by the masker, so that the cut never leaves half a secret.
 pub(super) const OVERLAP_BYTES: usize = 4096;
@@ -52,22 +52,25 @@ pub(super) struct Source {
     pub(super) filter: Filter,
     pub(super) rules: Rules,
     pub(super) kind: Kind,
+    pub(super) masker: Arc<Masker>,
     labels: BTreeMap<String, String>,
 }
 
 impl Source {
     /// All sources: the configured ones and, behind them, the plain `files`.
-    pub(super) fn all(config: &Config) -> Result<Vec<Self>, String> {
+    pub(super) fn all(config: &Config, masker: &Arc<Masker>) -> Result<Vec<Self>, String> {
         let plain = SourceConfig { files: config.files.clone(), ..SourceConfig::default() };
-        config.sources.iter().chain([&plain]).map(|source| Self::new(config, source)).collect()
+        config.sources.iter().chain([&plain]).map(|source| Self::new(config, source, masker)).collect()
     }
 
-    fn new(config: &Config, source: &SourceConfig) -> Result<Self, String> {
+    fn new(config: &Config, source: &SourceConfig, masker: &Arc<Masker>) -> Result<Self, String> {
         let either = |own: &str, common: &str| if own.is_empty() { common.to_owned() } else { own.to_owned() };
         let exclude: Vec<String> = config.exclude.iter().chain(&source.exclude).cloned().collect();
         let zone = parse::zone(&either(&source.timezone, &config.timezone))?;
         let mut labels = config.labels.clone();
         labels.extend(source.labels.clone());
+        let of_environment = labels.get("env").and_then(|env| config.mask_policies.get(env)).map_or("", String::as_str);
+        let policy = either(&source.mask_policy, of_environment);
         Ok(Self {
             globs: Globs::new(&source.files, &exclude)?,
             encoding: Encoding::named(&either(&source.encoding, &config.encoding))?,
@@ -78,6 +81,7 @@ impl Source {
             format: Format::named(&source.format)?,
             rules: Rules::new(&source.metrics, &labels)?,
             kind: Kind::of(source),
+            masker: if policy.is_empty() { Arc::clone(masker) } else { Arc::new(masker.with_policy(&policy)?) },
             labels,
         })
     }
@@ -90,20 +94,20 @@ impl Source {
 
     /// The labels of a file's lines, by their output if it is a container's. The name is masked: it may hold an order's number or a
     /// customer's name.
-    pub(super) fn labels(&self, name: &Path, path: &Path, masker: &Masker) -> Result<Vec<Labels>, String> {
+    pub(super) fn labels(&self, name: &Path, path: &Path) -> Result<Vec<Labels>, String> {
         let mut outside = container::describe(self.format, path).labels;
         outside.push(("filename", name.display().to_string()));
         if self.format == Format::Plain {
-            return Ok(vec![self.labels_with(&outside, masker)?]);
+            return Ok(vec![self.labels_with(&outside)?]);
         }
-        OUTPUTS.iter().map(|output| self.labels_with(&[&outside[..], &[("stream", (*output).to_owned())]].concat(), masker)).collect()
+        OUTPUTS.iter().map(|output| self.labels_with(&[&outside[..], &[("stream", (*output).to_owned())]].concat())).collect()
     }
 
     /// The configured labels, with others that come from outside: those are masked and bounded, and never stand over them.
-    pub(super) fn labels_with(&self, outside: &[(&str, String)], masker: &Masker) -> Result<Labels, String> {
+    pub(super) fn labels_with(&self, outside: &[(&str, String)]) -> Result<Labels, String> {
         let mut labels = self.labels.clone();
         for (name, value) in outside {
-            let masked = || masker.mask(value).text.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
+            let masked = || self.masker.mask(value).text.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
             if *name == "filename" {
                 labels.insert((*name).to_owned(), masked());
             } else {

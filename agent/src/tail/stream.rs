@@ -17,7 +17,6 @@ use super::{
     source::{OVERLAP_BYTES, Source},
 };
 use shipwatch_common::{
-    mask::Masker,
     model::{Labels, LogBatch},
     time::{UnixNs, now_ns},
 };
@@ -41,13 +40,6 @@ const MAX_STATES: usize = 64;
 const BLOCKED: Duration = Duration::from_millis(200);
 /// Longest label value from outside, in bytes.
 const LABEL_BYTES: usize = 256;
-
-/// What all sources share.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub(super) masker: Arc<Masker>,
-    pub(super) counters: Arc<Counters>,
-}
 
 /// A sink for several tasks.
 pub(super) type SharedSink = Arc<Mutex<dyn Sink>>;
@@ -82,7 +74,7 @@ pub(super) fn longest(source: &Source) -> usize {
 #[derive(Debug)]
 pub(super) struct Stream {
     source: Arc<Source>,
-    shared: Shared,
+    counters: Arc<Counters>,
     position: StreamPosition,
     budget: Budget,
     known: HashMap<Outside, Labels>,
@@ -90,10 +82,10 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Goes on where `restored` has its name, else begins.
-    pub(super) fn new(source: Arc<Source>, shared: Shared, name: String, restored: &[StreamPosition]) -> Self {
+    pub(super) fn new(source: Arc<Source>, counters: Arc<Counters>, name: String, restored: &[StreamPosition]) -> Self {
         let position = restored.iter().find(|position| position.name == name).cloned();
         let position = position.unwrap_or_else(|| begun(follow::new_id(), name));
-        Self { source, shared, position, budget: Budget::default(), known: HashMap::new() }
+        Self { source, counters, position, budget: Budget::default(), known: HashMap::new() }
     }
 
     /// What the source's limit allows now, for who makes lines himself.
@@ -127,14 +119,7 @@ impl Stream {
         let key = labels.to_string();
         let mut position = self.position.clone();
         let state = position.lines.remove(&key).unwrap_or_default();
-        let place = Place {
-            source: &self.source,
-            masker: &self.shared.masker,
-            encoding: Encoding::UTF_8,
-            file: position.stream,
-            offset: position.offset,
-            now,
-        };
+        let place = Place { source: &self.source, encoding: Encoding::UTF_8, file: position.stream, offset: position.offset, now };
         let mut made = Batch::new(false, state, self.budget);
         let mut bytes = 0;
         for (at, item) in run.iter().enumerate().filter(|(_, item)| !item.is_empty) {
@@ -156,7 +141,7 @@ impl Stream {
             sink.append_stream(batch, position.clone())?;
         }
         derived::count(made.observations, &labels);
-        self.shared.counters.count(count as u64, bytes as u64, &made.stats);
+        self.counters.count(count as u64, bytes as u64, &made.stats);
         (self.position, self.budget) = (position, made.budget);
         Ok(())
     }
@@ -170,7 +155,7 @@ impl Stream {
         }
         let bounded: Vec<(&str, String)> =
             outside.iter().map(|(name, value)| (*name, lines::head(value, LABEL_BYTES).to_owned())).collect();
-        let labels = self.source.labels_with(&bounded, &self.shared.masker).map_err(SinkError::Io)?;
+        let labels = self.source.labels_with(&bounded).map_err(SinkError::Io)?;
         self.known.insert(outside, labels.clone());
         Ok(labels)
     }
@@ -189,7 +174,7 @@ pub(super) struct Stopped;
 #[derive(Clone)]
 pub(super) struct Feed {
     pub(super) source: Arc<Source>,
-    pub(super) shared: Shared,
+    pub(super) counters: Arc<Counters>,
     pub(super) stream: Arc<Mutex<Stream>>,
     pub(super) sink: SharedSink,
     pub(super) stop: CancellationToken,
@@ -197,10 +182,10 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(source: &Arc<Source>, shared: &Shared, stream: Stream, sink: &SharedSink, stop: &CancellationToken) -> Self {
+    pub(super) fn new(source: &Arc<Source>, counters: &Arc<Counters>, stream: Stream, sink: &SharedSink, stop: &CancellationToken) -> Self {
         Self {
             source: Arc::clone(source),
-            shared: shared.clone(),
+            counters: Arc::clone(counters),
             stream: Arc::new(Mutex::new(stream)),
             sink: Arc::clone(sink),
             stop: stop.clone(),
@@ -211,7 +196,7 @@ impl Feed {
     /// Notes whether the source works; gives whether it did.
     pub(super) fn set_failing(&self, failing: bool) -> bool {
         let was = self.is_failing.swap(failing, Ordering::Relaxed);
-        let gauge = &self.shared.counters.failing_streams;
+        let gauge = &self.counters.failing_streams;
         match (was, failing) {
             (false, true) => drop(gauge.fetch_add(1, Ordering::Relaxed)),
             (true, false) => drop(gauge.fetch_sub(1, Ordering::Relaxed)),
@@ -241,9 +226,9 @@ impl Feed {
         if let SinkError::Io(error) = error {
             warn!(%error, "the spool does not take lines");
         }
-        self.shared.counters.blocked_streams.fetch_add(1, Ordering::Relaxed);
+        self.counters.blocked_streams.fetch_add(1, Ordering::Relaxed);
         let outcome = self.rest(BLOCKED).await;
-        self.shared.counters.blocked_streams.fetch_sub(1, Ordering::Relaxed);
+        self.counters.blocked_streams.fetch_sub(1, Ordering::Relaxed);
         outcome
     }
 

@@ -6,9 +6,9 @@
 //! - Stopping ends every task; a child process is killed with it.
 
 use super::{
-    Sink, StreamPosition, journal, pipe,
+    Counters, Sink, StreamPosition, journal, pipe,
     source::{Kind, Source},
-    stream::{Feed, Shared, SharedSink, Stopped, Stream},
+    stream::{Feed, SharedSink, Stopped, Stream},
     syslog,
 };
 use shipwatch_common::backoff::{Backoff, random_unit};
@@ -27,14 +27,20 @@ use tracing::{info, warn};
 #[derive(Debug)]
 pub struct Streams {
     streams: Vec<(Arc<Source>, Stream)>,
-    shared: Shared,
+    counters: Arc<Counters>,
     at_end: bool,
     pipe_socket: PathBuf,
     restored: Vec<StreamPosition>,
 }
 
 impl Streams {
-    pub(super) fn new(sources: &[Arc<Source>], shared: Shared, at_end: bool, pipe_socket: PathBuf, restored: &[StreamPosition]) -> Self {
+    pub(super) fn new(
+        sources: &[Arc<Source>],
+        counters: Arc<Counters>,
+        at_end: bool,
+        pipe_socket: PathBuf,
+        restored: &[StreamPosition],
+    ) -> Self {
         let mut names: HashMap<String, usize> = HashMap::new();
         let mut streams = Vec::new();
         for source in sources {
@@ -47,9 +53,9 @@ impl Streams {
             let count = names.entry(name.clone()).or_default();
             *count += 1;
             let name = if *count > 1 { format!("{name}#{count}") } else { name };
-            streams.push((Arc::clone(source), Stream::new(Arc::clone(source), shared.clone(), name, restored)));
+            streams.push((Arc::clone(source), Stream::new(Arc::clone(source), Arc::clone(&counters), name, restored)));
         }
-        Self { streams, shared, at_end, pipe_socket, restored: restored.to_vec() }
+        Self { streams, counters, at_end, pipe_socket, restored: restored.to_vec() }
     }
 
     /// Nothing is configured.
@@ -72,7 +78,7 @@ impl Streams {
         let mut tasks = tokio::task::JoinSet::new();
         let mut pipes = Vec::new();
         for (source, stream) in self.streams {
-            let feed = Feed::new(&source, &self.shared, stream, &sink, stop);
+            let feed = Feed::new(&source, &self.counters, stream, &sink, stop);
             match source.kind.clone() {
                 Kind::Files => {}
                 Kind::Journal(config) => drop(tasks.spawn(journal::run(config, feed, self.at_end))),

@@ -129,7 +129,7 @@ impl Bench {
 fn tailer(config: &Config, sink: &Memory) -> Tailer {
     let masker = Arc::new(Masker::new(&shipwatch_common::mask::Config::default()).unwrap());
     let restored = Restored { positions: sink.positions.values().cloned().collect(), streams: Vec::new(), started: sink.started };
-    Tailer::new(config.clone(), masker, restored).unwrap()
+    Tailer::new(config.clone(), &masker, restored).unwrap()
 }
 
 #[test]
@@ -144,6 +144,28 @@ fn lines_come_once_and_a_partial_one_waits() {
     assert_eq!(bench.sink.texts(), ["one", "two", "three", "", "four"]);
     let offsets: Vec<u64> = bench.sink.lines.iter().map(|line| line.2).collect();
     assert_eq!(offsets, [4, 9, 15, 16, 21]);
+}
+
+#[test]
+fn a_source_and_an_environment_have_a_masking_policy_of_their_own() {
+    let mut bench = Bench::new(|config| {
+        let dir = config.files[0].trim_end_matches("*.log").to_owned();
+        let source = |name: &str, env: &str, policy: &str| super::Source {
+            files: vec![format!("{dir}{name}")],
+            labels: BTreeMap::from([("env".to_owned(), env.to_owned())]),
+            mask_policy: policy.to_owned(),
+            ..super::Source::default()
+        };
+        config.sources = vec![source("own.log", "prod", "gdpr"), source("prod.log", "prod", ""), source("test.log", "test", "")];
+        config.mask_policies = BTreeMap::from([("prod".to_owned(), "strict".to_owned())]);
+    });
+    for name in ["own.log", "prod.log", "test.log", "z.log"] {
+        bench.write(name, "from 192.0.2.7\n");
+    }
+    bench.poll();
+    let mut texts = bench.sink.texts();
+    texts.sort_unstable();
+    assert_eq!(texts, ["from 192.0.2.7", "from 192.0.2.7", "from [ip:192.0.2.0/24]", "from [ip]"]);
 }
 
 #[test]

@@ -46,6 +46,9 @@ const fn at_word(format: Format) -> Format {
 const FORMATS: &[Format] = &[
     at_word(format("AKIA", 16, b"", "AWS access key")),
     at_word(format("ASIA", 16, b"", "AWS access key")),
+    at_word(format("ABIA", 16, b"", "AWS access key")),
+    at_word(format("ACCA", 16, b"", "AWS access key")),
+    at_word(format("A3T", 17, b"", "AWS access key")),
     at_word(format("LTAI", 12, b"", "Alibaba Cloud access key")),
     at_word(format("AKID", 13, b"", "Tencent Cloud secret id")),
     format("ghp_", 30, b"_", "GitHub token"),
@@ -58,6 +61,13 @@ const FORMATS: &[Format] = &[
     format("sk_live_", 10, b"_", "Stripe key"),
     format("sk_test_", 10, b"_", "Stripe key"),
     format("rk_live_", 10, b"_", "Stripe key"),
+    format("rk_test_", 10, b"_", "Stripe key"),
+    token("access_token$production$", 20, b"$", "PayPal access token"),
+    at_word(format("AQE", 40, b"+/=.-", "Adyen key")),
+    format("sq0", 22, b"-_", "Square key"),
+    at_word(format("hf_", 30, b"", "Hugging Face token")),
+    format("glsa_", 32, b"_", "Grafana token"),
+    format("AGE-SECRET-KEY-1", 40, b"", "age key"),
     format("whsec_", 16, b"_+/=", "webhook secret"),
     at_word(format("xox", 12, b"-", "Slack token")),
     format("xapp-", 20, b"-", "Slack token"),
@@ -112,6 +122,8 @@ const OTHERS: &[(&str, Look)] = &[
     ("密码", said),
     ("口令", said),
     ("验证码", said),
+    ("-- PARAMETERS: [", sql::listed),
+    ("自治区", place::around),
     ("省", place::around),
     ("市", place::around),
 ];
@@ -155,8 +167,9 @@ fn key(scan: &mut Scan<'_>, format: &Format, start: usize, behind: usize) -> Opt
     let starts = !format.word || !scan.before(start).is_ascii_alphanumeric() || is_escape(scan, start);
     let digits = body.iter().filter(|byte| byte.is_ascii_digit()).count();
     let shaped = match format.literal {
-        "AKIA" | "ASIA" => body.iter().take(16).all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()),
-        "AKID" | "xapp-" => digits > 0,
+        "AKIA" | "ASIA" | "ABIA" | "ACCA" | "A3T" => body.iter().take(16).all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()),
+        "AKID" | "xapp-" | "AQE" => digits > 0,
+        "sq0" => body.get(3..4) == Some(b"-") && digits > 0,
         "xox" => body.get(1) == Some(&b'-') || body.starts_with(b"e.xox"),
         "shp" => body.get(..8).is_some_and(|head| head.contains(&b'_')) && digits > 0,
         "Atza" | "Atzr" => body.starts_with(b"|") || body.starts_with(b"%7C") || body.starts_with(b"%7c"),
@@ -242,18 +255,23 @@ const fn ends_address(byte: u8) -> bool {
 /// `scheme://user:password@host`: the password, or a user that can only be a token.
 fn url(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
     let rest = scan.bytes.get(behind..)?;
-    let len = rest.iter().take_while(|byte| !ends_address(**byte)).count();
-    scan.spend(len);
-    let whole = rest.get(..len)?;
-    let authority_len = whole.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(len);
-    let authority = whole.get(..authority_len)?;
+    let authority_len = rest.iter().take_while(|byte| !(ends_address(**byte) || matches!(byte, b'/' | b'?' | b'#'))).count();
+    scan.spend(authority_len);
+    let authority = rest.get(..authority_len)?;
     let sign = authority.iter().rposition(|byte| *byte == b'@').or_else(|| {
         // A password with a slash in it: what looks like a port is none. Nobody writes `:8080#part`.
         let colon = authority.iter().position(|byte| *byte == b':')?;
         let port = authority.get(colon + 1..)?;
-        let cut = whole.get(authority_len) == Some(&b'#');
+        let cut = rest.get(authority_len) == Some(&b'#');
         let is_port = !cut && !port.is_empty() && port.iter().all(u8::is_ascii_digit);
-        if is_port || authority.first() == Some(&b'[') { None } else { whole.iter().rposition(|byte| *byte == b'@') }
+        if is_port || authority.first() == Some(&b'[') {
+            return None;
+        }
+        let len = rest.iter().take_while(|byte| !ends_address(**byte)).count();
+        scan.spend(len);
+        let sign = rest.get(..len)?.iter().rposition(|byte| *byte == b'@');
+        // Cut off before its host: no port has letters.
+        sign.or_else(|| (len == rest.len() && (cut || !port.is_empty())).then_some(len))
     })?;
     user_info(scan, behind, behind + sign, URL);
     // The user may be a key of its own.
@@ -289,7 +307,9 @@ fn said(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
         }
     }
     let found = scan.rules.keys.find(scan.bytes, behind)?;
-    let (Class::Value(kind), true) = (found.class, scan.byte(from).is_ascii_graphic()) else { return None };
+    // With `=` between them they are a key and a value as anywhere.
+    let starts = scan.byte(from).is_ascii_graphic() && scan.byte(from) != b'=';
+    let (Class::Value(kind), true) = (found.class, starts) else { return None };
     let value = value::at(scan.bytes, from, Extent::Word);
     scan.spend(value.end - value.start);
     let part = scan.part(value.start, value.end);

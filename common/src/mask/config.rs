@@ -123,10 +123,18 @@ impl Policy {
 }
 
 impl Config {
+    /// Whether there is a policy of this name.
+    ///
+    /// # Errors
+    /// What is wrong, reading on after the key that names it.
+    pub fn check_policy(name: &str) -> Result<(), String> {
+        if Policy::named(name).is_some() { Ok(()) } else { Err(unknown(name, &POLICIES)) }
+    }
+
     /// Reports every mistake with its key and the remedy.
     pub fn check(&self, problems: &mut Problems) {
-        if Policy::named(&self.policy).is_none() {
-            problems.add("policy", unknown(&self.policy, &POLICIES));
+        if let Err(error) = Self::check_policy(&self.policy) {
+            problems.add("policy", error);
         }
         if !(256..=64 << 20).contains(&self.max_line_bytes) {
             problems.add("max_line_bytes", format!("must be between 256 and 67108864, not {}", self.max_line_bytes));

@@ -1,6 +1,6 @@
 //! Addresses of mail.
 
-use super::{kind::Kind, numbers, scan::Scan};
+use super::{kind::Kind, numbers, scan::Scan, text};
 
 const fn is_local(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
@@ -31,13 +31,32 @@ pub(super) fn at(scan: &mut Scan<'_>, at: usize) -> usize {
     while start < at && !may_start(scan.byte(start)) {
         start += 1;
     }
+    // The letter of `\n` before it.
+    start += usize::from(start + 1 < at && text::follows_break(scan.bytes, start + 1));
     let local = scan.part(start, at);
     // How git names the account that everybody uses.
-    if local.is_empty() || local == b"git" || numbers::is_allowed(scan, start) {
+    if local.is_empty()
+        || local == b"git"
+        || is_algorithm(local, scan.part(next, end))
+        || is_message(scan, start)
+        || numbers::is_allowed(scan, start)
+    {
         return next;
     }
     scan.push(Kind::Email, start, end, "address of mail");
     end
+}
+
+/// `chacha20-poly1305@openssh.com`: how SSH names algorithms that no standard has.
+fn is_algorithm(local: &[u8], domain: &[u8]) -> bool {
+    let named = matches!(domain, b"openssh.com" | b"libssh.org" | b"lysator.liu.se" | b"ssh.com");
+    named && local.contains(&b'-') && local.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+}
+
+/// `msgid=<20261124@example.com>`: the number of a letter, not where one goes.
+fn is_message(scan: &Scan<'_>, start: usize) -> bool {
+    let found = if scan.before(start) == b'<' { scan.context(start - 1) } else { None };
+    !scan.rules.policy.strict && found.is_some_and(|found| matches!(scan.rules.keys.text(found.id), "msgid" | "messageid" | "mid"))
 }
 
 /// The end of a domain with a top level that is a word.

@@ -1,10 +1,10 @@
 //! Keys: does the identifier that ends here tell what stands behind it?
 //!
-//! One walk from the identifier's end to its start through a trie of reversed phrases: `receiverMobile`, `receiver_mobile`,
-//! `Receiver Mobile` and `receiver-mobile` all end in `mobile`; `token_count` does not end in `token`. Most keys leave the
-//! trie after two or three bytes.
+//! One walk from the identifier's end to its start through a radix tree of reversed phrases: `receiverMobile`,
+//! `receiver_mobile`, `Receiver Mobile` and `receiver-mobile` all end in `mobile`; `token_count` does not end in `token`. Most
+//! keys end before the first step, at their last two letters.
 
-use super::{kind::Kind, phrases};
+use super::{kind::Kind, phrases, text};
 use std::collections::BTreeMap;
 
 /// What a phrase says about the value behind it.
@@ -53,10 +53,14 @@ impl Phrase {
 struct Node {
     /// The digits and letters that lead on, a bit each in their order.
     letters: u64,
-    first: u16,
+    /// Letters between the one that led here and this node, in [`Keys::labels`].
+    label: u16,
+    label_len: u8,
     children: u8,
+    first: u16,
     /// Position of the phrase plus one.
     accept: u16,
+    loose: bool,
 }
 
 /// A phrase that was found.
@@ -77,6 +81,7 @@ pub(super) struct Keys {
     endings: Vec<u64>,
     nodes: Vec<Node>,
     edges: Vec<(u8, u16)>,
+    labels: Vec<u8>,
     phrases: Vec<Phrase>,
 }
 
@@ -99,6 +104,7 @@ impl Keys {
             endings: vec![0; 1024],
             nodes: vec![Node::default()],
             edges: Vec::new(),
+            labels: Vec::new(),
             phrases: built_in.chain(further).collect(),
         };
         let mut draft = Draft::default();
@@ -133,7 +139,18 @@ impl Keys {
         keys
     }
 
+    /// Lays out what follows `draft`, whose own bytes led to the node at `at`.
     fn flatten(&mut self, draft: &Draft, at: usize) {
+        let label = self.labels.len();
+        let mut draft = draft;
+        // No node for a letter that only leads on.
+        while let (0, Some((byte, child))) = (draft.accept, draft.children.first_key_value())
+            && draft.children.len() == 1
+            && at > 0
+        {
+            self.labels.push(CODES[usize::from(*byte)]);
+            draft = child;
+        }
         let first = self.edges.len();
         let base = self.nodes.len();
         let mut letters = 0;
@@ -142,13 +159,18 @@ impl Keys {
             self.nodes.push(Node::default());
             letters |= letter_bit(*byte);
         }
-        if let Some(node) = self.nodes.get_mut(at) {
-            *node = Node {
-                letters,
-                first: u16::try_from(first).unwrap_or(0),
-                children: u8::try_from(draft.children.len()).unwrap_or(0),
-                accept: draft.accept,
-            };
+        let phrase = usize::from(draft.accept).checked_sub(1).and_then(|id| self.phrases.get(id));
+        let node = Node {
+            letters,
+            label: u16::try_from(label).unwrap_or(0),
+            label_len: u8::try_from(self.labels.len() - label).unwrap_or(0),
+            children: u8::try_from(draft.children.len()).unwrap_or(0),
+            first: u16::try_from(first).unwrap_or(0),
+            accept: draft.accept,
+            loose: phrase.is_some_and(|phrase| phrase.loose),
+        };
+        if let Some(slot) = self.nodes.get_mut(at) {
+            *slot = node;
         }
         for (offset, child) in draft.children.values().enumerate() {
             self.flatten(child, base + offset);
@@ -160,14 +182,13 @@ impl Keys {
         self.edges.get(first..first + usize::from(node.children)).unwrap_or(&[])
     }
 
-    /// The child for a byte. Edges are in the order of their bytes, those of letters first.
+    /// The child for a byte's code. Edges are in the order of their bytes, those of letters first.
     #[inline]
-    fn step(&self, node: &Node, byte: u8) -> Option<u16> {
-        let bit = letter_bit(byte);
-        if bit == 0 {
-            let wide = byte >= 0x80;
-            return self.edges_of(node).iter().find(|(edge, _)| wide && *edge == byte).map(|(_, child)| *child);
+    fn step(&self, node: &Node, code: u8) -> Option<u16> {
+        if code >= 0x80 {
+            return self.edges_of(node).iter().find(|(edge, _)| *edge == code).map(|(_, child)| *child);
         }
+        let bit = if code < LETTERS { 1 << code } else { 0 };
         if node.letters & bit == 0 {
             return None;
         }
@@ -177,30 +198,37 @@ impl Keys {
 
     /// The longest phrase that ends right before `end`.
     pub(super) fn find(&self, bytes: &[u8], end: usize) -> Option<Found> {
-        let mut at = end.checked_sub(1)?;
-        let (word, bit) = ending(*bytes.get(at.checked_sub(1)?)?, *bytes.get(at)?);
+        let last = end.checked_sub(1)?;
+        let (word, bit) = ending(*bytes.get(last.checked_sub(1)?)?, *bytes.get(last)?);
         if self.endings.get(word)? & bit == 0 {
             return None;
         }
-        let mut node = *self.root.get(usize::from(*bytes.get(at)?))?;
+        self.walk(bytes, last)
+    }
+
+    fn walk(&self, bytes: &[u8], last: usize) -> Option<Found> {
+        // What is yet to be looked at, from its end.
+        let mut rest = bytes.get(..last)?;
+        let mut node = *self.root.get(usize::from(*bytes.get(last)?))?;
         let mut best = None;
-        while node != 0 {
+        'walk: while node != 0 {
             let here = self.nodes.get(usize::from(node))?;
-            if let Some(phrase) = usize::from(here.accept).checked_sub(1).and_then(|id| self.phrases.get(id))
-                && (phrase.loose || starts_word(bytes, at))
-            {
-                best = Some(Found { start: at, id: here.accept - 1, class: phrase.class });
+            let from = usize::from(here.label);
+            for code in self.labels.get(from..from + usize::from(here.label_len))? {
+                match before(rest) {
+                    Some((head, found)) if found == *code => rest = head,
+                    _ => break 'walk,
+                }
             }
-            let Some(mut before) = at.checked_sub(1) else { break };
-            // One joint between two words: `card_number`, `Card Number`.
-            if bytes.get(before).copied().is_some_and(is_joint) {
-                let Some(further) = before.checked_sub(1) else { break };
-                before = further;
+            if here.accept != 0 && (here.loose || starts_word(bytes, rest.len())) {
+                best = Some((rest.len(), here.accept - 1));
             }
-            let Some(next) = bytes.get(before).and_then(|byte| self.step(here, *byte)) else { break };
-            (at, node) = (before, next);
+            let Some((head, code)) = before(rest) else { break };
+            let Some(next) = self.step(here, code) else { break };
+            (rest, node) = (head, next);
         }
-        best
+        let (start, id) = best?;
+        Some(Found { start, id, class: self.phrases.get(usize::from(id))?.class })
     }
 
     /// The phrase's text.
@@ -219,27 +247,52 @@ impl Phrase {
     }
 }
 
-/// The bit of a digit or a letter; 0 for other bytes. Bits are in the order of the bytes.
-#[inline]
-const fn letter_bit(byte: u8) -> u64 {
-    match byte {
-        b'0'..=b'9' => 1 << (byte - b'0'),
-        b'a'..=b'z' => 1 << (byte - b'a' + 10),
-        b'A'..=b'Z' => 1 << (byte - b'A' + 10),
-        _ => 0,
+/// Digits and letters have the codes below this.
+const LETTERS: u8 = 36;
+/// Stands between two words: `card_number`, `Card Number`.
+const JOINT: u8 = 64;
+const OTHER: u8 = 65;
+
+/// What a byte is in a key: a digit or a letter in either case, in the order of the bytes; a joint; another sign; from 0x80 on itself.
+const CODES: [u8; 256] = {
+    let mut codes = [OTHER; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        codes[at] = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'z' => byte - b'a' + 10,
+            b'A'..=b'Z' => byte - b'A' + 10,
+            b'_' | b'-' | b'.' | b' ' => JOINT,
+            0x80.. => byte,
+            _ => OTHER,
+        };
+        at += 1;
     }
+    codes
+};
+
+/// The bit of a digit or a letter; 0 for other bytes.
+const fn letter_bit(byte: u8) -> u64 {
+    let code = CODES[byte as usize];
+    if code < LETTERS { 1 << code } else { 0 }
 }
 
 /// Place of a pair of letters in the table of endings.
 #[inline]
 fn ending(before: u8, last: u8) -> (usize, u64) {
-    let pair = usize::from(before.to_ascii_lowercase()) << 8 | usize::from(last.to_ascii_lowercase());
+    let pair = usize::from(CODES[usize::from(before)]) << 8 | usize::from(CODES[usize::from(last)]);
     (pair >> 6, 1 << (pair & 63))
 }
 
+/// The code of the last byte, past one joint between two words, and what is before it.
 #[inline]
-const fn is_joint(byte: u8) -> bool {
-    matches!(byte, b'_' | b'-' | b'.' | b' ')
+fn before(bytes: &[u8]) -> Option<(&[u8], u8)> {
+    let (last, head) = bytes.split_last()?;
+    match CODES[usize::from(*last)] {
+        JOINT => head.split_last().map(|(last, head)| (head, CODES[usize::from(*last)])),
+        code => Some((head, code)),
+    }
 }
 
 /// Whether a word starts at `at`: nothing, a sign, a digit or Han before it, or the hump of camel case, or an escape such as `\n`.
@@ -250,7 +303,7 @@ fn starts_word(bytes: &[u8], at: usize) -> bool {
     !before.is_ascii_alphabetic()
         || first >= 0x80
         || (first.is_ascii_uppercase() && before.is_ascii_lowercase())
-        || (matches!(before, b'n' | b'r' | b't') && at.checked_sub(2).and_then(|slash| bytes.get(slash)) == Some(&b'\\'))
+        || text::follows_break(bytes, at)
 }
 
 #[cfg(test)]

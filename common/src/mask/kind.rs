@@ -141,7 +141,7 @@ pub(super) enum Mode {
     Redact,
     /// `[card:****1111]`, `[email:***@example.com]`
     Partial,
-    /// `[phone:kdmbcaphgfdjeioa]`: the same for the same value under the same key.
+    /// `[phone:ja-kdmbcaphgfdjeioa]`: the same for the same value under the same key.
     Pseudonym,
     /// `[ip:192.0.2.0/24]`; as `Redact` where there is no shorter form.
     Truncate,

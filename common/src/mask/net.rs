@@ -1,6 +1,6 @@
 //! Network and place: addresses of the internet protocol and of interfaces. Looked for only where the policy asks.
 
-use super::{keys::Class, kind::Kind, placeholder, scan::Scan};
+use super::{keys::Class, kind::Kind, placeholder, scan::Scan, text};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 fn token(scan: &Scan<'_>, from: usize, max: usize, belongs: impl Fn(u8) -> bool) -> usize {
@@ -14,7 +14,7 @@ fn parse<A: std::str::FromStr>(bytes: &[u8]) -> Option<A> {
 /// Four numbers with dots that start at `start`.
 pub(super) fn dotted(scan: &mut Scan<'_>, start: usize) {
     let before = scan.before(start);
-    if before.is_ascii_alphanumeric() || matches!(before, b'.' | b'_' | b'-') {
+    if (before.is_ascii_alphanumeric() || matches!(before, b'.' | b'_' | b'-')) && !text::follows_break(scan.bytes, start) {
         return;
     }
     let len = token(scan, start, 16, |byte| byte.is_ascii_digit() || byte == b'.');
@@ -37,7 +37,7 @@ fn push(scan: &mut Scan<'_>, start: usize, end: usize, detector: &'static str) {
 /// Everything with colons between hexadecimal digits.
 pub(super) fn colons(scan: &mut Scan<'_>) {
     let mut at = 0;
-    while let Some(offset) = scan.bytes.get(at..).and_then(|rest| super::text::find(rest, b':')) {
+    while let Some(offset) = scan.bytes.get(at..).and_then(|rest| text::find(rest, b':')) {
         let colon = at + offset;
         let before = scan.part(colon.saturating_sub(4), colon).iter().rev().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let start = colon - before;
@@ -45,7 +45,8 @@ pub(super) fn colons(scan: &mut Scan<'_>) {
         let end = start + len;
         at = end.max(colon + 1);
         let previous = scan.before(start);
-        if previous.is_ascii_alphanumeric() || previous == b'_' || scan.byte(end).is_ascii_alphanumeric() {
+        let joined = (previous.is_ascii_alphanumeric() || previous == b'_') && !text::follows_break(scan.bytes, start);
+        if joined || scan.byte(end).is_ascii_alphanumeric() {
             continue;
         }
         address(scan, start, end);

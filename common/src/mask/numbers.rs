@@ -4,7 +4,7 @@
 //! or an identifier are none), its length and check digits what it can be, and the word before it whether it numbers a
 //! thing after all.
 
-use super::{checks, keys::Class, kind::Kind, net, scan::Scan};
+use super::{checks, keys::Class, kind::Kind, net, scan::Scan, text};
 
 /// Most digits that a number written in groups may have.
 const MAX_DIGITS: usize = 24;
@@ -60,7 +60,7 @@ pub(super) fn run(scan: &mut Scan<'_>, start: usize) -> usize {
 #[inline]
 fn is_open(scan: &Scan<'_>, at: usize) -> bool {
     let before = scan.before(at);
-    if matches!(before, b'n' | b'r' | b't') && at >= 2 && scan.byte(at - 2) == b'\\' {
+    if text::follows_break(scan.bytes, at) {
         return true;
     }
     if before == b'.' && at >= 2 && scan.byte(at - 2).is_ascii_digit() {
@@ -147,7 +147,12 @@ fn is_certain_card(scan: &Scan<'_>, start: usize, len: usize) -> bool {
 }
 
 fn is_thing(scan: &Scan<'_>, start: usize) -> bool {
-    scan.is_thing(start)
+    scan.is_thing(start) || is_connection(scan, start)
+}
+
+/// `12#12: *16670560058 limiting requests`: how nginx numbers connections.
+fn is_connection(scan: &Scan<'_>, start: usize) -> bool {
+    matches!(scan.part(start.saturating_sub(4), start), [digit, b':', b' ', b'*'] if digit.is_ascii_digit())
 }
 
 /// The national number of a mobile phone with or without the country's code.
@@ -212,7 +217,9 @@ fn grouped(scan: &mut Scan<'_>, start: usize, first_end: usize) {
 fn shape(scan: &Scan<'_>, sign: u8, lens: &[usize], all: &[u8], start: usize, end: usize) -> Option<(Kind, usize, &'static str)> {
     let closed = is_closed(scan, end);
     let alone = closed && !(sign == b'-' && (continues(scan, end) || starts_within(scan, start)));
-    let phone = |found: bool| (found && alone && !is_thing(scan, start)).then_some((Kind::Phone, end, "phone number in groups"));
+    let phone = |found: bool| {
+        (found && alone && !is_thing(scan, start) && !in_uuid(scan, start, end)).then_some((Kind::Phone, end, "phone number in groups"))
+    };
     match (sign, lens) {
         (b' ' | b'-', [4, 4, 4, 4] | [4, 4, 4, 4, 1..=3] | [4, 6, 4 | 5] | [6, 10 | 13] | [4, 4, 4, 4, 4]) => {
             let card = closed && is_card(scan, all) && !in_uuid(scan, start, end) && (scan.rules.policy.any_luhn || !is_thing(scan, start));

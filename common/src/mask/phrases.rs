@@ -22,16 +22,16 @@ const TABLE: &[(Class, &str)] = &[
     (
         Value(Kind::ApiKey),
         "~apikey ~secretkey ~secret ~accesskey ~accesskeyid ~accesskeysecret ~appsecret ~clientsecret ~privatekey ~secretaccesskey \
-         appkey signkey signingkey encryptionkey aeskey encodingaeskey deskey masterkey licensekey credential credentials accountkey \
+         appkey signkey signingkey encryptionkey aeskey encodingaeskey deskey masterkey licensekey accountkey \
          sharedaccesskey authkey webhookkey partnerkey mchkey apiv3key secretid secretvalue apitoken hmackey cryptkey cipherkey sessionkey \
          密钥 秘钥 私钥 签名密钥 secrets",
     ),
-    (Long(Kind::ApiKey, 8), "sign sig signature xsignature hmac 签名 amzsignature credentialscope"),
+    (Long(Kind::ApiKey, 8), "credential credentials sign sig signature xsignature hmac 签名 amzsignature credentialscope"),
     (
         Value(Kind::Token),
-        "~token ~accesstoken jwt sessionid sessid jsessionid phpsessid sessiontoken tokenvalue samlresponse samlassertion clientassertion 令牌 oauthverifier",
+        "~token ~accesstoken sessionid sessid jsessionid phpsessid sessiontoken tokenvalue samlresponse samlassertion clientassertion 令牌 oauthverifier",
     ),
-    (Long(Kind::Token, 8), "session sid csrf xsrf ticket assertion bearer"),
+    (Long(Kind::Token, 8), "jwt session sid csrf xsrf ticket assertion bearer"),
     (Authorization, "authorization proxyauthorization xauthorization"),
     (CookieHeader, "cookie cookies setcookie"),
     (
@@ -58,10 +58,12 @@ const TABLE: &[(Class, &str)] = &[
     (
         Value(Kind::NationalId),
         "idcard idcardno idcardnum idcardnumber idnumber identityno identitycard identitynumber identitycardno certno certnumber \
-         certificateno nationalid nationalidnumber ssn socialsecuritynumber socialsecurity cpf cnpj curp nif dni nie pesel tckn aadhaar \
+         certificateno nationalid nationalidnumber ssn socialsecuritynumber socialsecurity cpf cnpj curp cuit cuil nif pannumber panno pancard tckimlik nric dni nie pesel tckn aadhaar \
          aadhar rrn pccc taxid taxpayerid sfz sfzh personalid customsid clearancecode driverlicense driverlicenseno driverslicense \
          driverslicenseno idno 身份证 身份证号 身份证号码 证件号 证件号码 个人通关码 驾驶证号 税号 社保号 社保卡号",
     ),
+    (Long(Kind::NationalId, 12), "rfc"),
+    (Value(Kind::SqlParam), "bindings sqlbindings"),
     (Value(Kind::Passport), "passport passportno passportnum passportnumber 护照 护照号 护照号码 通行证 通行证号 通行证号码 港澳通行证"),
     (
         Value(Kind::Phone),
@@ -95,7 +97,7 @@ const TABLE: &[(Class, &str)] = &[
     (
         Thing,
         "order orders orderid orderno ordernum ordernumber ordersn orderids id ids tradeno tradeid outtradeno waybill waybillno trackingno \
-         trackingnumber tracking sku skuid spu spuid itemid productid goodsid traceid trace spanid requestid reqid msgid messageid batchno \
+         trackingnumber tracking sku skuid spu spuid itemid productid goodsid traceid trace spanid requestid reqid msgid messageid mid batchno \
          batchid serialno serial sn seq sequence timestamp ts txid txn transactionid transaction paymentid payid shipmentid parcelid \
          barcode ean gtin upc refundid refundno invoiceno invoice offset lsn offsetid eventid jobid taskid version ver revision build nonce \
          订单 订单号 订单编号 运单号 运单 流水号 单号 快递单号 交易号 交易流水号 编号 批次号 商品编号 条码 退款单号",

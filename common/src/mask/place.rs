@@ -6,42 +6,12 @@ use super::{kind::Kind, scan::Scan, text};
 const MAX_BYTES: usize = 240;
 const BACK: usize = 4;
 
-const PROVINCES: [&str; 34] = [
-    "北京",
-    "天津",
-    "河北",
-    "山西",
-    "内蒙古",
-    "辽宁",
-    "吉林",
-    "黑龙江",
-    "上海",
-    "江苏",
-    "浙江",
-    "安徽",
-    "福建",
-    "江西",
-    "山东",
-    "河南",
-    "湖北",
-    "湖南",
-    "广东",
-    "广西",
-    "海南",
-    "重庆",
-    "四川",
-    "贵州",
-    "云南",
-    "西藏",
-    "陕西",
-    "甘肃",
-    "青海",
-    "宁夏",
-    "新疆",
-    "台湾",
-    "香港",
-    "澳门",
-];
+/// Names of provinces and cities of their rank, two characters each.
+const PROVINCES: &str = "北京天津河北山西辽宁吉林上海江苏浙江安徽福建江西山东河南湖北湖南广东广西海南重庆四川贵州云南西藏陕西甘肃青海宁夏新疆\
+     台湾香港澳门";
+const LONG_PROVINCES: [&str; 5] = ["内蒙古", "黑龙江", "广西壮族", "宁夏回族", "新疆维吾尔"];
+const NAME_BYTES: usize = 6;
+
 /// What a Han letter may be in an address.
 #[derive(Clone, Copy, Default)]
 struct Sign {
@@ -65,7 +35,7 @@ fn sign(letter: [u8; 3]) -> Sign {
     }
 }
 
-/// Looks around `省` or `市` at `start..behind`.
+/// Looks around `省`, `市` or `自治区` at `start..behind`.
 pub(super) fn around(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
     let end = end_of(scan, behind)?;
     scan.push(Kind::Address, start_of(scan, start), end, "Chinese address");
@@ -74,8 +44,13 @@ pub(super) fn around(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option
 
 /// Where the name of the province or city begins.
 fn start_of(scan: &Scan<'_>, sign: usize) -> usize {
-    let known = PROVINCES.iter().find(|name| scan.part(0, sign).ends_with(name.as_bytes()));
-    if let Some(name) = known {
+    let before = scan.part(0, sign);
+    if let Some(last) = before.last_chunk::<NAME_BYTES>()
+        && PROVINCES.as_bytes().chunks_exact(NAME_BYTES).any(|name| name == last)
+    {
+        return sign - NAME_BYTES;
+    }
+    if let Some(name) = LONG_PROVINCES.iter().find(|name| before.ends_with(name.as_bytes())) {
         return sign - name.len();
     }
     let mut start = sign;

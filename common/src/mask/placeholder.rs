@@ -6,7 +6,7 @@ use super::{kind::Kind, rules::UserRule};
 
 /// Longest text between the colon and the bracket: an address of mail.
 const MAX_PAYLOAD: usize = 300;
-/// Letters of a pseudonym.
+/// Letters of a pseudonym behind those of its key and a dash.
 pub(super) const PSEUDONYM_LETTERS: usize = 16;
 
 /// Length of the placeholder that starts at `at`, if one does.
@@ -30,7 +30,12 @@ pub(super) fn len_at(rules: &[UserRule], bytes: &[u8], at: usize) -> Option<usiz
 }
 
 fn is_payload(kind: Option<Kind>, payload: &[u8]) -> bool {
-    if payload.len() == PSEUDONYM_LETTERS && payload.iter().all(|byte| (b'a'..=b'p').contains(byte)) {
+    let letters = |part: &[u8]| part.iter().all(|byte| (b'a'..=b'p').contains(byte));
+    if let [a, b, b'-', rest @ ..] = payload
+        && rest.len() == PSEUDONYM_LETTERS
+        && letters(&[*a, *b])
+        && letters(rest)
+    {
         return true;
     }
     match kind {
@@ -64,7 +69,8 @@ mod tests {
             ("[card] x", Some(6)),
             ("[card:****1111]", Some(15)),
             ("[email:***@example.com]", Some(23)),
-            ("[password:abcdefghijklmnop]", Some(27)),
+            ("[password:ab-abcdefghijklmnop]", Some(30)),
+            ("[password:abcdefghijklmnop]", None),
             ("[ip:192.0.2.0/24]", Some(17)),
             ("[hunter2]", None),
             ("[password:hunter2]", None),

@@ -12,7 +12,11 @@ const MAX_BYTES: u64 = 4096;
 
 /// The key. Its bytes are never shown.
 #[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
+pub struct Key {
+    mac: Hmac<Sha256>,
+    /// Two letters that tell keys apart: pseudonyms before and behind a change of the key must not be compared.
+    id: String,
+}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,7 +33,9 @@ impl Key {
         if bytes.len() < MIN_BYTES {
             return Err(format!("has {} bytes, at least {MIN_BYTES} are needed; make it with `head -c 32 /dev/urandom`", bytes.len()));
         }
-        Hmac::new_from_slice(bytes).map(Self).map_err(|error| error.to_string())
+        let mac: Hmac<Sha256> = Hmac::new_from_slice(bytes).map_err(|error| error.to_string())?;
+        let id = letters(mac.clone().chain_update(b"key id"), 1);
+        Ok(Self { mac, id })
     }
 
     /// Reads the key from its file, which nobody but the program's user may read.
@@ -52,15 +58,16 @@ impl Key {
         Self::of(&bytes).map_err(wrong)
     }
 
-    /// Sixteen letters from a to p: 64 bits, without digits that could be taken for a number.
+    /// The key's two letters, and sixteen from a to p: 64 bits, without digits that could be taken for a number.
     pub(super) fn letters(&self, kind: &str, canonical: &[u8]) -> String {
-        let mut mac = self.0.clone();
-        mac.update(kind.as_bytes());
-        mac.update(&[0]);
-        mac.update(canonical);
-        let code = mac.finalize().into_bytes();
-        code.iter().take(PSEUDONYM_LETTERS / 2).flat_map(|byte| [byte >> 4, byte & 15]).map(|half| char::from(b'a' + half)).collect()
+        let mac = self.mac.clone().chain_update(kind.as_bytes()).chain_update([0]).chain_update(canonical);
+        format!("{}-{}", self.id, letters(mac, PSEUDONYM_LETTERS / 2))
     }
+}
+
+fn letters(mac: Hmac<Sha256>, bytes: usize) -> String {
+    let code = mac.finalize().into_bytes();
+    code.iter().take(bytes).flat_map(|byte| [byte >> 4, byte & 15]).map(|half| char::from(b'a' + half)).collect()
 }
 
 #[cfg(test)]
@@ -73,7 +80,9 @@ mod tests {
         assert_eq!(one.letters("phone", b"13812345678"), one.letters("phone", b"13812345678"));
         assert_ne!(one.letters("phone", b"13812345678"), other.letters("phone", b"13812345678"));
         assert_ne!(one.letters("phone", b"13812345678"), one.letters("card", b"13812345678"));
-        assert_eq!(one.letters("phone", b"x").len(), PSEUDONYM_LETTERS);
+        assert_eq!(one.letters("phone", b"x").len(), 3 + PSEUDONYM_LETTERS);
+        let id = |key: &Key| key.letters("phone", b"x").split_once('-').unwrap().0.to_owned();
+        assert!(id(&one) == id(&one.clone()) && id(&one) != id(&other));
         assert!(Key::of(&[1; 31]).is_err());
         assert_eq!(format!("{one:?}"), "Key(..)");
     }

@@ -6,7 +6,8 @@ use super::{
     Rules, anchors, email,
     keys::{Class, Found},
     kind::{Kind, Mode},
-    net, numbers, placeholder, text,
+    net, numbers, placeholder, sql, text,
+    triggers::Triggers,
     value::{self, Extent, Value},
 };
 
@@ -27,42 +28,6 @@ impl Span {
     }
 }
 
-/// What a byte may mean.
-#[derive(Clone, Copy, Eq, PartialEq)]
-#[repr(u8)]
-enum Role {
-    None,
-    Digit,
-    Separator,
-    Semicolon,
-    At,
-    Plus,
-    Escape,
-    Wide,
-}
-
-const ROLES: [Role; 256] = {
-    let mut roles = [Role::None; 256];
-    let mut digit = b'0';
-    while digit <= b'9' {
-        roles[digit as usize] = Role::Digit;
-        digit += 1;
-    }
-    roles[b':' as usize] = Role::Separator;
-    roles[b'=' as usize] = Role::Separator;
-    roles[b'>' as usize] = Role::Separator;
-    roles[b';' as usize] = Role::Semicolon;
-    roles[b'@' as usize] = Role::At;
-    roles[b'+' as usize] = Role::Plus;
-    roles[b'\\' as usize] = Role::Escape;
-    roles[b'%' as usize] = Role::Escape;
-    roles[b'&' as usize] = Role::Escape;
-    roles[0xC2] = Role::Wide;
-    roles[0xE2] = Role::Wide;
-    roles[0xEF] = Role::Wide;
-    roles
-};
-
 /// How often a byte may be looked at in search of values' ends, on average, and what a short text may take.
 const WORK_PER_BYTE: usize = 32;
 const MIN_WORK: usize = 1 << 16;
@@ -73,8 +38,6 @@ pub(super) struct Scan<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) rules: &'a Rules,
     pub(super) spans: Vec<Span>,
-    /// Something is written in a way that hides it from this scan.
-    pub(super) encoded: bool,
     /// What stands behind a key cannot be what the key says; it may look otherwise once something in it is masked.
     pub(super) unfit: bool,
     /// A private key began and did not end.
@@ -85,15 +48,7 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     pub(super) const fn new(bytes: &'a [u8], rules: &'a Rules) -> Self {
-        Self {
-            bytes,
-            rules,
-            spans: Vec::new(),
-            encoded: false,
-            unfit: false,
-            open_key: false,
-            left: MIN_WORK + bytes.len().saturating_mul(WORK_PER_BYTE),
-        }
+        Self { bytes, rules, spans: Vec::new(), unfit: false, open_key: false, left: MIN_WORK + bytes.len().saturating_mul(WORK_PER_BYTE) }
     }
 
     /// Accounts for bytes that were looked at for one value.
@@ -111,26 +66,39 @@ impl<'a> Scan<'a> {
     /// Finds everything.
     pub(super) fn run(&mut self) {
         anchors::find(self);
+        let mut triggers = Triggers::new(self.bytes, self.rules.policy.on(Kind::Ip));
         let mut at = 0;
-        while let Some(rest) = self.bytes.get(at..)
-            && let Some(offset) = rest.iter().position(|byte| ROLES[usize::from(*byte)] != Role::None)
+        while let Some(here) = triggers.next(at)
             && !self.is_exhausted()
         {
-            let here = at + offset;
-            at = match ROLES[usize::from(self.byte(here))] {
-                Role::None => here + 1,
-                Role::Digit => numbers::run(self, here),
-                Role::Separator => self.separator(here),
-                Role::Semicolon => self.semicolon(here),
-                Role::At => email::at(self, here),
-                Role::Plus => numbers::plus(self, here),
-                Role::Escape | Role::Wide => self.escape(here),
-            };
+            at = self.look(here, at).max(here + 1);
         }
         if self.rules.policy.on(Kind::Ip) || self.rules.policy.on(Kind::Mac) {
             net::colons(self);
         }
         super::rules::find_all(&self.rules.user, self.bytes, &mut self.spans);
+    }
+
+    /// Looks at one place; everything before `from` is done with. Goes on behind what was found there.
+    #[inline]
+    fn look(&mut self, here: usize, from: usize) -> usize {
+        match self.byte(here) {
+            b':' | b'=' | b'>' => self.separator(here),
+            b';' => self.semicolon(here),
+            b'@' => email::at(self, here),
+            b'+' => numbers::plus(self, here),
+            0xEF => self.wide(here),
+            b'0'..=b'9' => numbers::run(self, here),
+            // Behind the last of a run of digits.
+            _ => {
+                let len = self.part(from, here).iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+                if len > 0 && !self.before(here - len).is_ascii_digit() {
+                    numbers::run(self, here - len);
+                }
+                // The sign itself may mean something.
+                here
+            }
+        }
     }
 
     #[inline]
@@ -161,6 +129,9 @@ impl<'a> Scan<'a> {
         let masked = placeholder::len_at(&self.rules.user, self.bytes, start).is_some();
         let wanted = start < end && !masked && self.rules.policy.mode(kind) != Mode::Keep;
         if wanted {
+            if self.spans.capacity() == 0 {
+                self.spans.reserve(8);
+            }
             self.spans.push(Span { start, end, kind, detector, key });
         }
         wanted
@@ -244,6 +215,10 @@ impl<'a> Scan<'a> {
         if in_tag {
             target.extent = Extent::Markup;
         }
+        target.of_logger = self.is_logger(found.start, separator);
+        if target.of_logger && target.kind == Kind::Name {
+            target.extent = Extent::Word;
+        }
         let start = value::skip_space(self.bytes, from);
         if self.byte(start) == b'[' && placeholder::len_at(&self.rules.user, self.bytes, start).is_none() {
             self.list(found, target, start + 1);
@@ -251,6 +226,15 @@ impl<'a> Scan<'a> {
         }
         let (value, masked) = self.value(found, target, from);
         if masked { value.end.max(from) } else { from }
+    }
+
+    /// `c.shop.user.RealName : verified`: the name of a class that logs, in front of its message.
+    fn is_logger(&self, start: usize, separator: usize) -> bool {
+        self.byte(separator) == b':'
+            && self.before(separator) == b' '
+            && self.byte(start).is_ascii_uppercase()
+            && self.before(start) == b'.'
+            && start.checked_sub(2).is_some_and(|at| self.byte(at).is_ascii_lowercase())
     }
 
     /// Whether `<` stands before the name that holds `at`, with a prefix at most: `<ns:phone>`.
@@ -268,7 +252,14 @@ impl<'a> Scan<'a> {
                 at = item + 1;
                 continue;
             }
-            let (value, _) = self.value(found, target, at);
+            if self.byte(item) == b']' {
+                return;
+            }
+            let (value, masked) = self.value(found, target, at);
+            // Behind an object's first field come its others.
+            if !masked && value::is_object(self.part(value.start, value.end)) {
+                return;
+            }
             let next = value::skip_space(self.bytes, value.after);
             if self.byte(next) != b',' || value.after < at {
                 return;
@@ -282,7 +273,13 @@ impl<'a> Scan<'a> {
         let value = value::at(self.bytes, from, target.extent);
         let content = self.part(value.start, value.end);
         self.spend(value.after.saturating_sub(from));
-        let fits = target.fits(found, self, content);
+        let said = target.kind == Kind::Address && !value.quoted && value::is_prose(content);
+        // `"pass":2128` counts what passed.
+        let counted = target.kind == Kind::Password
+            && !value.quoted
+            && content.iter().all(u8::is_ascii_digit)
+            && self.part(found.start, found.start + 5) == b"pass\"";
+        let fits = !said && !counted && target.fits(found, self, content);
         self.unfit |= !fits && value.start < value.end;
         (value, fits && self.push_keyed(target.kind, value.start, value.end, "key", Some(found.id)))
     }
@@ -297,18 +294,15 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Notes whether a decoded view is needed.
-    fn escape(&mut self, at: usize) -> usize {
-        if !self.encoded {
-            self.encoded = super::view::starts_escape(self.bytes, at);
+    /// `key：`
+    fn wide(&mut self, at: usize) -> usize {
+        if !text::is_wide_colon(self.bytes, at) {
+            return at + 1;
         }
-        if text::is_wide_colon(self.bytes, at) {
-            return match self.key_before(at) {
-                Some(found) => self.keyed(found, at, at + 3),
-                None => at + 3,
-            };
+        match self.key_before(at) {
+            Some(found) => self.keyed(found, at, at + 3),
+            None => at + 3,
         }
-        at + 1
     }
 
     /// What the word before a number says about it: `order 4111…`, `"order_id":"4111…"`, `/orders/4111…`.
@@ -340,6 +334,8 @@ struct Target {
     extent: Extent,
     /// Fewest letters and digits.
     min: u8,
+    /// The key may be a class that logs and the value its message.
+    of_logger: bool,
 }
 
 /// A value of so many lower-case letters and nothing else is taken for a word.
@@ -355,7 +351,7 @@ impl Target {
             Class::CookieHeader => (Kind::Cookie, 0, Extent::Pairs),
             Class::Thing | Class::Allowed | Class::Neutral => return None,
         };
-        Some(Self { kind, extent, min })
+        Some(Self { kind, extent, min, of_logger: false })
     }
 
     fn fits(self, found: Found, scan: &Scan<'_>, value: &[u8]) -> bool {
@@ -364,12 +360,15 @@ impl Target {
         }
         let strict = scan.rules.policy.strict;
         match found.class {
+            Class::Value(Kind::Name) | Class::Soft(_) if self.of_logger && !strict => super::names::is_person(value),
             Class::Soft(_) => value::is_plain_name(value),
             Class::PlainName => {
                 let alone =
                     !matches!(scan.before(found.start), b'_' | b'-' | b'.' | b'$') && !scan.before(found.start).is_ascii_alphanumeric();
                 alone && (super::names::is_person(value) || strict && value::is_plain_name(value))
             }
+            Class::Value(Kind::Token) | Class::Long(Kind::Token, _) if !strict && value::is_pointer(value) => false,
+            Class::Value(Kind::SqlParam) => !sql::is_harmless(scan, value),
             Class::Value(Kind::Username) if !scan.rules.policy.on(Kind::Username) => false,
             // The shell's working directory.
             Class::Value(Kind::Password) => !(value.starts_with(b"/") && scan.part(found.start, found.start + 3) == b"PWD"),
@@ -377,7 +376,8 @@ impl Target {
                 // `uplink::session: connected` tells what happened; what a machine made up is no word.
                 let word = value.len() <= LONGEST_WORD && value.iter().all(u8::is_ascii_lowercase);
                 let long = value.iter().filter(|byte| byte.is_ascii_alphanumeric()).count() >= usize::from(self.min);
-                long && (strict || !word)
+                let sentence = self.kind == Kind::ApiKey && value.contains(&b' ');
+                long && (strict || !(word || sentence || value::is_object(value)))
             }
             _ => true,
         }

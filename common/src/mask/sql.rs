@@ -15,7 +15,7 @@ const DETECTOR: &str = "parameter of a statement";
 const MAX_COLUMNS_BYTES: usize = 8192;
 
 /// Plainly no personal data, whatever its column.
-fn is_harmless(scan: &Scan<'_>, value: &[u8]) -> bool {
+pub(super) fn is_harmless(scan: &Scan<'_>, value: &[u8]) -> bool {
     if value.is_empty() || value.eq_ignore_ascii_case(b"null") {
         return true;
     }
@@ -37,7 +37,7 @@ fn judge(scan: &mut Scan<'_>, start: usize, end: usize) {
 }
 
 /// MyBatis: `==> Parameters: 张三(String), 1(Integer)`. PostgreSQL: `parameters: $1 = 'x', $2 = 'y'`.
-pub(super) fn parameters(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
+pub(super) fn parameters(scan: &mut Scan<'_>, start: usize, behind: usize) -> Option<usize> {
     if scan.byte(behind) == b'$' {
         numbered(scan, behind);
         return None;
@@ -62,6 +62,10 @@ pub(super) fn parameters(scan: &mut Scan<'_>, _start: usize, behind: usize) -> O
         at = close + 1;
         from = if scan.byte(at) == b',' { value::skip_space(scan.bytes, at + 1) } else { at };
     }
+    // Cut off before its type.
+    if scan.part(start.saturating_sub(5), start) == b"==> P" && from < scan.bytes.len() {
+        judge(scan, from, scan.bytes.len());
+    }
     None
 }
 
@@ -77,6 +81,23 @@ fn numbered(scan: &mut Scan<'_>, from: usize) -> Option<()> {
         at = value::skip_space(scan.bytes, value.after + usize::from(scan.byte(value.after) == b','));
     }
     Some(())
+}
+
+/// TypeORM: `-- PARAMETERS: ["x",1]`.
+pub(super) fn listed(scan: &mut Scan<'_>, _start: usize, behind: usize) -> Option<usize> {
+    let mut at = behind;
+    loop {
+        let value = value::at(scan.bytes, at, Extent::Word);
+        scan.spend(value.after.saturating_sub(at) + 1);
+        if value.quoted {
+            judge(scan, value.start, value.end);
+        }
+        at = value::skip_space(scan.bytes, value.after);
+        if scan.byte(at) != b',' {
+            return None;
+        }
+        at += 1;
+    }
 }
 
 /// Hibernate: `binding parameter [1] as [VARCHAR] - [x]`, `binding parameter (1:VARCHAR) <- [x]`.

@@ -2,12 +2,18 @@
 
 /// Position of a byte.
 pub(super) fn find(bytes: &[u8], byte: u8) -> Option<usize> {
-    bytes.iter().position(|candidate| *candidate == byte)
+    memchr::memchr(byte, bytes)
 }
 
 /// Position of a text.
 pub(super) fn find_text(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len().max(1)).position(|window| window == needle)
+    memchr::memmem::find(bytes, needle)
+}
+
+/// Whether an escaped line break or tab ends before `at`: `\n`, whose letter is none of the word behind it.
+#[inline]
+pub(super) fn follows_break(bytes: &[u8], at: usize) -> bool {
+    at.checked_sub(2).is_some_and(|slash| matches!(bytes.get(slash..at), Some([b'\\', b'n' | b'r' | b't'])))
 }
 
 /// `，` `；` `。` `、` `】` `）` `」` `”` or such at `at`: ends a value. A full-width letter, digit or colon does not.

@@ -68,14 +68,10 @@ pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
 
 /// `Some("x")`, `Optional[x]`, `b'x'`, `<![CDATA[x]]>`.
 fn skip_wrapping(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    for wrapping in [&b"Some("[..], b"Optional[", b"<![CDATA["] {
-        if rest.starts_with(wrapping) {
-            return at + wrapping.len();
-        }
-    }
-    match rest {
+    match bytes.get(at..).unwrap_or_default() {
         [b'b' | b'u' | b'r' | b'N', b'\'' | b'"', ..] => at + 1,
+        [b'S', b'o', b'm', b'e', b'(', ..] => at + 5,
+        [b'O', b'p', b't', b'i', b'o', b'n', b'a', b'l', b'[', ..] | [b'<', b'!', b'[', b'C', b'D', b'A', b'T', b'A', b'[', ..] => at + 9,
         _ => at,
     }
 }
@@ -297,12 +293,38 @@ fn pairs_end(bytes: &[u8], start: usize) -> usize {
 }
 
 /// Words that stand where a value would and are none.
-const NOTHING: [&[u8]; 13] =
-    [b"null", b"nil", b"none", b"undefined", b"true", b"false", b"n/a", b"na", b"empty", b"missing", b"invalid", b"required", b"expired"];
+const NOTHING: [&[u8]; 15] = [
+    b"yes",
+    b"no",
+    b"null",
+    b"nil",
+    b"none",
+    b"undefined",
+    b"true",
+    b"false",
+    b"n/a",
+    b"na",
+    b"empty",
+    b"missing",
+    b"invalid",
+    b"required",
+    b"expired",
+];
+
+/// Words of programs that mask by themselves: `[FILTERED]`.
+const MASKED: [&[u8]; 5] = [b"filtered", b"redacted", b"hidden", b"masked", b"removed"];
+
+fn is_masked(value: &[u8]) -> bool {
+    let sign = |byte: &u8| matches!(byte, b'[' | b']' | b'(' | b')' | b'<' | b'>' | b'_' | b'*');
+    let (head, tail) = (value.iter().take_while(|byte| sign(byte)).count(), value.iter().rev().take_while(|byte| sign(byte)).count());
+    let word = value.get(head..value.len() - tail).unwrap_or_default();
+    head > 0 && tail > 0 && MASKED.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
 
 fn is_nothing(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'*' | b'-' | b'?' | b'.' | b' ' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'x' | b'X'))
         || value == b"%s"
+        || is_masked(value)
         || value.len() <= 9 && NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
@@ -332,16 +354,38 @@ fn counts_fit(kind: Kind, value: &[u8]) -> bool {
         Kind::ApiKey | Kind::Token | Kind::Cookie => digits + letters + value.iter().filter(|byte| **byte >= 0x80).count() >= 2,
         Kind::Code => (3..=64).contains(&(digits + letters)),
         Kind::Cvv => (1..=6).contains(&digits) && letters == 0,
-        Kind::Card => digits >= 8 && letters <= 4,
+        Kind::Card => digits >= 8 && letters <= 4 || is_indian_pan(value),
         Kind::BankAccount => digits >= 6,
         Kind::Iban => digits >= 6 && letters >= 2,
-        Kind::NationalId => digits >= 5 && value.len() <= 40,
+        Kind::NationalId => (digits >= 5 || is_indian_pan(value)) && value.len() <= 40,
         Kind::Passport => digits >= 5 && value.len() <= 24,
         Kind::Phone => digits >= 5 && letters <= 6 && value.len() <= 64,
         Kind::BirthDate => digits >= 4,
         Kind::Geo => digits >= 3 && value.contains(&b'.') && letters == 0,
         _ => !value.is_empty(),
     }
+}
+
+/// `ABCDE1234F`, which Indian shops keep behind `pan`.
+fn is_indian_pan(value: &[u8]) -> bool {
+    let shape = |at: usize, byte: &u8| if (5..9).contains(&at) { byte.is_ascii_digit() } else { byte.is_ascii_alphabetic() };
+    value.len() == 10 && value.iter().enumerate().all(|(at, byte)| shape(at, byte))
+}
+
+/// `0x7f8ecc0421f8`: an address in memory, which is no token.
+pub(super) fn is_pointer(value: &[u8]) -> bool {
+    value.len() <= 18 && value.strip_prefix(b"0x").is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// `Credential(name=x)`: an object, whose fields have keys of their own.
+pub(super) fn is_object(value: &[u8]) -> bool {
+    let name = value.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    name >= 4 && value.get(name) == Some(&b'(') && value.get(name..).is_some_and(|rest| rest.contains(&b'='))
+}
+
+/// Words as a sentence has them: no house has a number in it and no comma goes before a town.
+pub(super) fn is_prose(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b' ' | b'-' | b'\'' | b'.'))
 }
 
 /// A name where the key has other uses: `recipient`.
@@ -354,7 +398,7 @@ pub(super) fn is_plain_name(value: &[u8]) -> bool {
 
 /// `https://` or such.
 fn has_scheme(value: &[u8]) -> bool {
-    text::find(value, b':').is_some_and(|colon| value.get(colon..).is_some_and(|rest| text::find_text(rest, b"://").is_some()))
+    value.contains(&b':') && value.windows(3).any(|part| part == *b"://")
 }
 
 fn is_address(value: &[u8]) -> bool {

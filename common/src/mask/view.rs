@@ -2,9 +2,16 @@
 //!
 //! JSON escapes, percent encoding, character references, full-width signs and characters without width all go in one pass;
 //! nested encodings take a pass each. A view knows where each of its pieces came from.
+//!
+//! What an escape stands for may end a value, start one, or be a part of one, so a text is looked at as it stands and in its
+//! views. Two things need no second look: a line break or tab within a text, which ends words as it stands, and letters and
+//! slashes, which end nothing (`\u5f20\/`): a [`Reading::Light`] has them in place of their escapes and all else as it stands.
 
 /// Layers that are taken off. A text with more is not understood and must not pass.
 pub(super) const MAX_LAYERS: usize = 5;
+
+/// Bytes that are looked at together while nothing may start an escape.
+const BLOCK: usize = 16;
 
 /// A decoded text.
 #[derive(Debug)]
@@ -46,10 +53,146 @@ impl Unit {
     }
 }
 
+/// How a text must be read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// As it stands.
+    Plain,
+    /// With letters and slashes in place of their escapes.
+    Light(View),
+    /// As it stands, and with a layer taken off.
+    Layers,
+}
+
+/// What stands at a place where an escape may start.
+enum Escape {
+    /// Nothing, for so many bytes.
+    None(usize),
+    /// A letter or a slash.
+    Light(Unit),
+    /// Something that may end or start a value.
+    Other,
+}
+
+/// How to read a text. `exact`: every escape counts, for patterns that may look at any sign.
+pub(super) fn reading(bytes: &[u8], exact: bool) -> Reading {
+    let mut at = 0;
+    let mut view: Option<View> = None;
+    let mut plain = 0;
+    loop {
+        at = next_start(bytes, at);
+        if at >= bytes.len() {
+            break;
+        }
+        match escape_at(bytes, at) {
+            Escape::None(len) if !exact || len == 1 => at += len,
+            Escape::Light(unit) if !exact => {
+                let view = view.get_or_insert_with(|| View::new(bytes.len()));
+                view.add(plain, bytes.get(plain..at).unwrap_or_default(), true);
+                view.add_unit(at, &unit);
+                at += unit.len;
+                plain = at;
+            }
+            Escape::None(len) if !starts_escape(bytes, at) => at += len,
+            _ => return Reading::Layers,
+        }
+    }
+    match view {
+        Some(mut view) => {
+            view.add(plain, bytes.get(plain..).unwrap_or_default(), true);
+            Reading::Light(view)
+        }
+        None => Reading::Plain,
+    }
+}
+
+/// The next byte that may start an escape, or the end.
+#[inline]
+fn next_start(bytes: &[u8], mut at: usize) -> usize {
+    if bytes.get(at).copied().is_some_and(may_start) {
+        return at;
+    }
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>)
+        && !any_may_start(block)
+    {
+        at += BLOCK;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| STARTS[usize::from(*byte)]).unwrap_or(rest.len())
+}
+
+#[inline]
+fn any_may_start(block: &[u8; BLOCK]) -> bool {
+    // One sign after the other: the compiler makes wide comparisons of it.
+    let has = |sign: u8| block.iter().fold(0, |any, byte| any | u8::from(*byte == sign));
+    has(b'\\') | has(b'%') | has(b'&') | has(0xC2) | has(0xE2) | has(0xEF) != 0
+}
+
+#[inline]
+fn escape_at(bytes: &[u8], at: usize) -> Escape {
+    // The commonest: `\u6536`, `\/`.
+    match bytes.get(at..) {
+        Some([b'\\', b'u', digits @ ..]) => {
+            if let Some(unit) = digits.first_chunk().and_then(han) {
+                return Escape::Light(unit);
+            }
+        }
+        Some([b'\\', b'/', ..]) => return Escape::Light(Unit { len: 2, bytes: [b'/', 0, 0, 0], count: 1 }),
+        _ => {}
+    }
+    if bytes.get(at) != Some(&b'\\') {
+        return if unit_at(bytes, at).is_some() { Escape::Other } else { Escape::None(1) };
+    }
+    let slashes = bytes.get(at..).map_or(0, |rest| rest.iter().take_while(|byte| **byte == b'\\').count());
+    let next = bytes.get(at + slashes).copied().unwrap_or(0);
+    match next {
+        b'"' | b'\'' | b'n' | b'r' => Escape::None(slashes + 1),
+        b't' if !follows_separator(bytes, at) => Escape::None(slashes + 1),
+        b'u' if slashes == 1 => match hex(bytes, at + 2, 4) {
+            None => Escape::None(1),
+            Some(code) if code >= 0xC0 && fold_code(code).is_none() => backslash(bytes, at).map_or(Escape::None(1), Escape::Light),
+            Some(_) => Escape::Other,
+        },
+        _ if unit_at(bytes, at + slashes - 1).is_some() => Escape::Other,
+        _ => Escape::None(slashes),
+    }
+}
+
+/// The value of each hexadecimal digit; other bytes have more bits.
+const HEX: [u8; 256] = {
+    let mut values = [0xFF; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        values[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
+/// A Han character by its four digits.
+#[inline]
+fn han(digits: &[u8; 4]) -> Option<Unit> {
+    let [a, b, c, d] = digits.map(|digit| HEX[usize::from(digit)]);
+    let second = b << 2 | c >> 2;
+    let is_han = (a | b | c | d) < 16 && (0x4..=0x9).contains(&a) && (a > 4 || b >= 0xE);
+    is_han.then_some(Unit { len: 6, bytes: [0xE0 | a, 0x80 | second & 0x3F, 0x80 | (c << 4 | d) & 0x3F, 0], count: 3 })
+}
+
+/// A tab behind a key's separator is white space before the value, however it is written.
+fn follows_separator(bytes: &[u8], at: usize) -> bool {
+    let before = bytes.get(..at).unwrap_or_default().trim_ascii_end();
+    matches!(before.last(), Some(b':' | b'=' | b'>' | 0x9A))
+}
+
 impl View {
+    fn new(source_len: usize) -> Self {
+        Self { bytes: Vec::with_capacity(source_len), pieces: Vec::with_capacity(16), source_len }
+    }
+
     /// Takes one layer off.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let mut view = Self { bytes: Vec::with_capacity(bytes.len()), pieces: Vec::new(), source_len: bytes.len() };
+        let mut view = Self::new(bytes.len());
         let mut at = 0;
         // Where the bytes that are yet to be copied start.
         let mut plain = 0;
@@ -60,7 +203,7 @@ impl View {
                 continue;
             };
             view.add(plain, bytes.get(plain..at).unwrap_or_default(), true);
-            view.add(at, unit.bytes.get(..unit.count).unwrap_or_default(), false);
+            view.add_unit(at, &unit);
             at += unit.len;
             plain = at;
         }
@@ -72,6 +215,22 @@ impl View {
         if !bytes.is_empty() {
             self.pieces.push(Piece { at: self.bytes.len(), source, copied });
             self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn add_unit(&mut self, source: usize, unit: &Unit) {
+        match (unit.count, unit.bytes) {
+            // Lengths that are known cost no call.
+            (1, [byte, ..]) => {
+                self.pieces.push(Piece { at: self.bytes.len(), source, copied: false });
+                self.bytes.push(byte);
+            }
+            (3, [first, second, third, _]) => {
+                self.pieces.push(Piece { at: self.bytes.len(), source, copied: false });
+                self.bytes.extend_from_slice(&[first, second, third]);
+            }
+            (count, bytes) => self.add(source, bytes.get(..count).unwrap_or_default(), false),
         }
     }
 
@@ -111,6 +270,16 @@ const fn may_start(byte: u8) -> bool {
     matches!(byte, b'\\' | b'%' | b'&' | 0xC2 | 0xE2 | 0xEF)
 }
 
+const STARTS: [bool; 256] = {
+    let mut starts = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        starts[byte] = may_start(byte as u8);
+        byte += 1;
+    }
+    starts
+};
+
 fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
     match bytes.get(at)? {
         b'\\' => backslash(bytes, at),
@@ -124,13 +293,8 @@ fn unit_at(bytes: &[u8], at: usize) -> Option<Unit> {
 fn hex(bytes: &[u8], at: usize, len: usize) -> Option<u32> {
     let digits = bytes.get(at..at + len)?;
     digits.iter().try_fold(0_u32, |sum, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => return None,
-        };
-        Some(sum << 4 | u32::from(value))
+        let value = HEX[usize::from(*digit)];
+        (value < 16).then(|| sum << 4 | u32::from(value))
     })
 }
 

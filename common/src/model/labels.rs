@@ -35,9 +35,30 @@ pub enum LabelsError {
 /// Sorted, unique label pairs. The metric's name is the label `__name__`.
 ///
 /// A server holds one set for each of its series, so a set is one text: the number of pairs, then name and value of each after
-/// their lengths, numbers being the character with that code. No pairs are the empty text.
+/// their lengths, numbers being the character with that code. A name among [`WORDS`] is its number there, and lengths of other names
+/// count on from there. No pairs are the empty text. The text is in memory only.
 #[derive(Clone, Default, Eq, Hash, PartialEq)]
 pub struct Labels(Box<str>);
+
+/// Names that most series of a fleet have.
+const WORDS: [&str; 16] = [
+    Labels::NAME,
+    "instance",
+    "job",
+    "env",
+    "region",
+    "host",
+    "cpu",
+    "device",
+    "mode",
+    "le",
+    "quantile",
+    "mountpoint",
+    "fstype",
+    "pod",
+    "namespace",
+    "container",
+];
 
 /// From here on, numbers are not characters.
 const NUMBERS_END: usize = 0xd800;
@@ -58,9 +79,33 @@ fn take_number(text: &mut &str) -> usize {
 /// Takes a text off the front that comes after its length.
 fn take_text<'a>(text: &mut &'a str) -> &'a str {
     let len = take_number(text);
+    take(text, len)
+}
+
+fn take<'a>(text: &mut &'a str, len: usize) -> &'a str {
     let (taken, rest) = text.split_at_checked(len).unwrap_or_default();
     *text = rest;
     taken
+}
+
+/// Appends a name.
+fn put_name(text: &mut String, name: &str) {
+    match WORDS.iter().position(|word| *word == name) {
+        Some(word) => put_number(text, word),
+        None => {
+            put_number(text, WORDS.len() + name.len());
+            text.push_str(name);
+        }
+    }
+}
+
+/// Takes a name off the front.
+fn take_name<'a>(text: &mut &'a str) -> &'a str {
+    let number = take_number(text);
+    match WORDS.get(number) {
+        Some(word) => word,
+        None => take(text, number - WORDS.len()),
+    }
 }
 
 /// Pairs of a set that are still to come.
@@ -75,7 +120,7 @@ impl<'a> Iterator for Pairs<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.count = self.count.checked_sub(1)?;
-        Some((take_text(&mut self.text), take_text(&mut self.text)))
+        Some((take_name(&mut self.text), take_text(&mut self.text)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -96,7 +141,7 @@ impl Labels {
     pub const MAX_VALUE_BYTES: usize = 4096;
 
     const NUMBERS_FIT: () =
-        assert!(Self::MAX_LABELS < NUMBERS_END && Self::MAX_NAME_BYTES < NUMBERS_END && Self::MAX_VALUE_BYTES < NUMBERS_END);
+        assert!(Self::MAX_LABELS < NUMBERS_END && Self::MAX_NAME_BYTES + WORDS.len() < NUMBERS_END && Self::MAX_VALUE_BYTES < NUMBERS_END);
 
     /// Builds a set from pairs in any order. Pairs with an empty value are left out.
     ///
@@ -140,10 +185,9 @@ impl Labels {
             put_number(&mut text, count);
         }
         for (name, value) in pairs {
-            for part in [name, value] {
-                put_number(&mut text, part.len());
-                text.push_str(part);
-            }
+            put_name(&mut text, name);
+            put_number(&mut text, value.len());
+            text.push_str(value);
         }
         Self(text.into_boxed_str())
     }
@@ -281,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_packed_text_gives_back_every_pair_and_keeps_their_order() {
-        let texts = ["a", "a\u{0}b", "\u{1}", "主机", &"x".repeat(127), &"y".repeat(128), &"z".repeat(512)];
+        let texts = ["a", "instance", "le", "a\u{0}b", "\u{1}", "主机", &"x".repeat(127), &"y".repeat(128), &"z".repeat(512)];
         let mut sets = vec![Vec::new()];
         for (at, name) in texts.iter().enumerate() {
             for value in [texts[(at + 3) % texts.len()], &"é".repeat(2_048), &"v".repeat(4_096)] {

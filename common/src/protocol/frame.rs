@@ -94,6 +94,9 @@ fn decompress(body: &[u8], raw: usize) -> std::io::Result<Vec<u8>> {
     })
 }
 
+/// Room that a stream keeps while nothing waits in it.
+const KEPT_BYTES: usize = 4 << 10;
+
 /// Takes frames out of a stream's bytes, however they are cut.
 #[derive(Debug, Default)]
 pub struct FrameReader {
@@ -104,6 +107,10 @@ pub struct FrameReader {
 impl FrameReader {
     /// Adds bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
+        if self.taken == self.buffer.len() && self.buffer.capacity() > KEPT_BYTES {
+            // One large frame, such as a host's first one, is no reason to keep so much for every stream.
+            (self.buffer, self.taken) = (Vec::new(), 0);
+        }
         if self.taken > 0 {
             self.buffer.drain(..self.taken);
             self.taken = 0;

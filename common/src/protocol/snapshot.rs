@@ -35,14 +35,26 @@ const CHANGED: u8 = 2;
 
 /// Scales that are tried, by how often they fit; the index is the value's tag.
 const EXPONENTS: [i32; 6] = [0, 2, 3, 1, 6, 9];
+
+/// A power of ten: exact for every one of [`EXPONENTS`].
+fn ten_to(exponent: i32) -> f64 {
+    match exponent {
+        0 => 1.0,
+        1 => 10.0,
+        2 => 100.0,
+        3 => 1_000.0,
+        6 => 1_000_000.0,
+        9 => 1_000_000_000.0,
+        other => 10f64.powi(other),
+    }
+}
 const TAG_FLOAT: u64 = 7;
 /// Beyond 2^53 whole numbers are no longer exact in a float.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The value as a whole number of 10^-exponent, if that is exact to the bit.
 fn scaled(value: f64, exponent: i32) -> Option<i64> {
-    let factor = 10f64.powi(exponent);
-    let whole = (value * factor).round();
+    let whole = (value * ten_to(exponent)).round();
     if whole.is_nan() || whole.abs() >= MAX_EXACT {
         return None;
     }
@@ -55,7 +67,7 @@ fn scaled(value: f64, exponent: i32) -> Option<i64> {
 fn unscaled(whole: i64, exponent: i32) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "below 2^53 by construction; a peer's larger number only gives another value")]
     let value = whole as f64;
-    value / 10f64.powi(exponent)
+    value / ten_to(exponent)
 }
 
 const fn zigzag(number: i64) -> u64 {
@@ -75,6 +87,15 @@ fn put_varint(out: &mut Vec<u8>, mut number: u128) {
 }
 
 fn take_varint(bytes: &mut &[u8]) -> Result<u128, FrameError> {
+    // Nearly all are short: eight bytes at most, in arithmetic of that size.
+    let mut short_number = 0u64;
+    for (at, byte) in bytes.iter().take(8).enumerate() {
+        short_number |= u64::from(byte & 0x7f) << (at * 7);
+        if byte & 0x80 == 0 {
+            *bytes = bytes.get(at + 1..).unwrap_or_default();
+            return Ok(short_number.into());
+        }
+    }
     let mut number = 0u128;
     for shift in (0..77).step_by(7) {
         let (byte, rest) = bytes.split_first().ok_or_else(short)?;
@@ -179,21 +200,29 @@ impl<T: Clone> SnapshotDecoder<T> {
     /// # Errors
     /// Bytes that are no snapshot, or more series than [`MAX_DICTIONARY`]. The stream cannot be read further.
     pub fn decode(&mut self, new_series: Vec<T>, body: &[u8]) -> Result<Vec<(T, f64)>, FrameError> {
+        self.decode_as(new_series, body, |series, value| (series.clone(), value))
+    }
+
+    /// As [`SnapshotDecoder::decode`], giving what `sample` makes of a series and its value.
+    ///
+    /// # Errors
+    /// See [`SnapshotDecoder::decode`].
+    pub fn decode_as<S>(&mut self, new_series: Vec<T>, body: &[u8], mut sample: impl FnMut(&T, f64) -> S) -> Result<Vec<S>, FrameError> {
         if self.series.len() + new_series.len() > MAX_DICTIONARY {
             return Err(FrameError::TooLarge { bytes: self.series.len() + new_series.len(), max: MAX_DICTIONARY });
         }
         self.last.resize(self.series.len() + new_series.len(), 0.0);
         self.series.extend(new_series);
         let (marks, mut values) = body.split_at_checked(self.series.len().div_ceil(4)).ok_or_else(short)?;
-        let mut samples = Vec::new();
-        for (id, series) in self.series.iter().enumerate() {
+        let mut samples = Vec::with_capacity(self.series.len());
+        for ((id, series), last) in self.series.iter().enumerate().zip(&mut self.last) {
             match marks[id / 4] >> (id % 4 * 2) & 3 {
                 ABSENT => continue,
                 SAME => {}
-                CHANGED => self.last[id] = take_value(&mut values, self.last[id])?,
+                CHANGED => *last = take_value(&mut values, *last)?,
                 other => return Err(FrameError::Decode(format!("mark {other} in the snapshot is not known"))),
             }
-            samples.push((series.clone(), self.last[id]));
+            samples.push(sample(series, *last));
         }
         if !values.is_empty() {
             return Err(FrameError::Decode(format!("{} bytes are left over in the snapshot", values.len())));

@@ -1,6 +1,6 @@
 //! What can go wrong, by what the caller does about it.
 
-use crate::query::parse::ParseError;
+use crate::query::scan::ParseError;
 use std::path::Path;
 
 /// Result of the engine's calls.
@@ -61,6 +61,14 @@ pub enum Error {
     /// An argument is out of bounds.
     #[error("{0}")]
     Invalid(String),
+    /// The query could not be answered in time.
+    #[error(
+        "request timed out, decrease the duration of the request or add more label matchers (prefer exact match over regex match) to reduce the amount of data processed; `query_timeout` bounds the time"
+    )]
+    TimedOut,
+    /// Nobody waits for the answer any more.
+    #[error("the query was canceled")]
+    Canceled,
     /// As many live subscriptions as are allowed.
     #[error("{0} live subscriptions are open already; close one first")]
     TooManySubscribers(usize),

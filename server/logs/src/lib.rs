@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`Engine`]: opens a directory, appends, seals, drops old days, answers queries. Plain threads and blocking calls:
 //!   an async caller wraps them in `spawn_blocking`
-//! - [`Query`]: the LogQL subset and the plain words of a search box
+//! - [`Query`]: selectors with line filters, and the plain words of a search box; [`logql`]: Loki's language, with metric queries
 //! - [`Search`], [`CountBy`]: what a query is asked for; [`Page`], [`Counts`]: what comes back
 //! - [`Subscription`]: lines as they are committed
 //!
@@ -21,30 +21,33 @@
 //! carries its file and its end offset: [`sort_in_file_order`] gives the order of the file back.
 //!
 //! # Left out
-//! Masking (the sender's work), tenants, LogQL parsers and metric queries over extracted fields.
+//! Masking (the sender's work) and tenants.
 
 mod config;
 mod entry;
 mod error;
+pub mod logql;
 mod query;
 mod store;
 mod tail;
 
-pub use config::Config;
+pub use config::{Age, Config, Retention};
 pub use entry::{Cursor, CursorError, Entry, EntryId, sort_in_file_order};
 pub use error::{Error, Result};
 pub use query::{
     Query,
     count::{Count, CountBy, Counts},
     matcher::{MatchOp, Matcher},
-    parse::ParseError,
-    search::{Direction, Page, QueryStats, Search},
+    scan::ParseError,
+    search::{Direction, Page, Patience, QueryStats, Search},
 };
 pub use store::{
     Append, Engine, Outcome,
+    erase::{Erase, EraseBy, EraseCounts, Erased, Proof},
     recover::{Damage, OpenReport},
     seal::Sealed,
     stats::{Stats, StreamVolume},
+    volume::{VOLUME_LABELS, Volume, Volumes},
     writer::Retained,
 };
 pub use tail::{Subscription, TailEvent};

@@ -1,16 +1,18 @@
 //! Questions about log lines: what they mean ([`parse`]), what they need of the store ([`plan`]), and the answers ([`search`],
 //! [`count`], [`context`], [`catalog`]).
 
+mod best;
 pub(crate) mod catalog;
 pub(crate) mod context;
 pub(crate) mod count;
 pub(crate) mod matcher;
 pub(crate) mod parse;
 pub(crate) mod plan;
+pub(crate) mod scan;
 pub(crate) mod search;
 
 use matcher::{LineFilter, Matcher};
-use parse::ParseError;
+use scan::ParseError;
 use shipwatch_common::model::{Labels, Severity};
 
 /// Every severity.
@@ -43,10 +45,32 @@ impl Query {
         parse::parse(text)
     }
 
+    /// Every line of the streams that these select.
+    #[must_use]
+    pub fn of(matchers: &[Matcher]) -> Self {
+        Self { matchers: matchers.to_vec(), ..Self::default() }
+    }
+
     /// What the streams' labels must be.
     #[must_use]
     pub fn matchers(&self) -> &[Matcher] {
         &self.matchers
+    }
+
+    /// Lines that have a text, whatever their stream.
+    pub(crate) fn of_text(text: &str) -> Result<Self, String> {
+        Ok(Self { filters: vec![LineFilter::contains(text, false)?], ..Self::default() })
+    }
+
+    /// The fixed texts that wanted lines have.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let wanted = self.filters.iter().filter(|filter| !filter.negated);
+        wanted.filter_map(|filter| filter.literal.as_ref()).map(|literal| literal.text.clone()).filter(|text| !text.is_empty()).collect()
+    }
+
+    /// Whether more is asked than labels.
+    pub(crate) const fn has_conditions(&self) -> bool {
+        !self.filters.is_empty() || self.severities != ANY_SEVERITY
     }
 
     /// Whether a line is wanted.

@@ -14,13 +14,17 @@ pub(crate) mod block;
 pub(crate) mod bloom;
 pub(crate) mod counts;
 pub(crate) mod day;
+pub(crate) mod erase;
+pub(crate) mod fields;
 pub(crate) mod frame;
 pub(crate) mod head;
 pub(crate) mod recover;
+pub(crate) mod retention;
 pub(crate) mod screen;
 pub(crate) mod seal;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+pub(crate) mod volume;
 pub(crate) mod writer;
 
 use crate::{
@@ -50,7 +54,7 @@ use std::{
     },
     thread::JoinHandle,
 };
-use writer::{Command, Retained, Writer};
+use writer::{Command, Retained, Work, Writer};
 
 /// Appends that may wait for the writer; then callers wait.
 const QUEUE: usize = 64;
@@ -173,8 +177,8 @@ impl Engine {
         self.ask(|reply| Command::Seal { now_ms, reply })
     }
 
-    /// Deletes the days before the last `keep_days` full days, then the oldest while the configured size is passed; forgets
-    /// senders and files not heard of for 90 days. To be called every few minutes.
+    /// Deletes what the rules of retention say; of streams without a rule, the days before the last `keep_days` full days. Then the oldest
+    /// days while the configured size is passed; forgets senders and files not heard of for 90 days. To be called every few minutes.
     ///
     /// # Errors
     /// What failed is still there.
@@ -245,6 +249,24 @@ impl Engine {
     /// As [`Engine::search`].
     pub fn stats(&self) -> Result<Stats> {
         stats::stats(&self.shared)
+    }
+
+    /// What queries read.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// How much is stored of the streams that a query selects, by some of their labels; days that the range touches count whole.
+    ///
+    /// # Errors
+    /// As [`Engine::search`]; a query with more than labels.
+    pub fn volumes(&self, by: &[String], query: &Query, start_ns: UnixNs, end_ns: UnixNs) -> Result<volume::Volumes> {
+        volume::volumes(&self.shared, by, query, start_ns, end_ns)
+    }
+
+    /// Runs a piece of work on the writer's thread.
+    pub(crate) fn with_writer<T: Send + 'static>(&self, work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static) -> Result<T> {
+        self.ask(|reply| Command::Work(Work(Box::new(move |writer| drop(reply.send(work(writer)))))))
     }
 
     fn ask<T>(&self, command: impl FnOnce(writer::Reply<T>) -> Command) -> Result<T> {

@@ -1,8 +1,10 @@
 //! What can be set. Every bound on what input can grow is here, and every error about a bound names its key.
 
 mod retention;
+mod tiers;
 
 pub use retention::{Cutoffs, ENV, Keep, Retention};
+pub use tiers::Tiers;
 
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
@@ -46,11 +48,16 @@ pub struct Config {
     pub query_max_samples: u64,
     /// Most points per series of a range query: (end - start) / step. A query over it fails; 11,000 is Prometheus' number.
     pub query_max_points: u32,
+    /// Bytes of memory for results of range queries, so that a dashboard that refreshes only has its new steps computed. 0 keeps
+    /// nothing.
+    pub query_cache_bytes: u64,
     /// Whether PromQL has what Prometheus calls experimental: `limitk`, `limit_ratio`, `info`, `mad_over_time`,
     /// `sort_by_label`, `fill` and more. Their meaning may change with a later version.
     pub promql_experimental: bool,
     /// More about how long samples are kept.
     pub retention: Retention,
+    /// Summaries, for long ranges and for what samples are kept no longer of.
+    pub tiers: Tiers,
 }
 
 impl Default for Config {
@@ -67,8 +74,10 @@ impl Default for Config {
             query_max_series: 500_000,
             query_max_samples: 50_000_000,
             query_max_points: 11_000,
+            query_cache_bytes: 32 << 20,
             promql_experimental: false,
             retention: Retention::default(),
+            tiers: Tiers::default(),
         }
     }
 }
@@ -83,6 +92,7 @@ impl Config {
     /// Reports what is out of bounds.
     pub fn check(&self, problems: &mut Problems) {
         self.retention.check(problems);
+        self.tiers.check(problems);
         if self.out_of_order_window == Keep::Unset {
             problems.add("out_of_order_window", "must be a duration, such as 1h, or `forever`");
         }
@@ -97,6 +107,7 @@ impl Config {
         number("query_max_series", self.query_max_series.into(), 1, 100_000_000);
         number("query_max_samples", self.query_max_samples, 1_000, 10_000_000_000);
         number("query_max_points", self.query_max_points.into(), 10, 1_000_000);
+        number("query_cache_bytes", self.query_cache_bytes, 0, 1 << 40);
         let mut duration = |key: &str, value: Duration, least_s: u64, most_s: u64| {
             if value < Duration::from_secs(least_s) || value > Duration::from_secs(most_s) {
                 let text = |d| shipwatch_common::time::format_duration(d);

@@ -72,9 +72,12 @@ impl<'a> Params<'a> {
         self.all("match[]").map(read).collect()
     }
 
-    /// The options with the parameters `timeout`, counted from now, and `lookback_delta`.
+    /// The options with the parameters `timeout`, counted from now, `lookback_delta` and `summaries`.
     fn options(&self, options: &EvalOptions) -> Result<EvalOptions, ApiError> {
         let mut options = options.clone();
+        if let Some(text) = self.get("summaries") {
+            options.summaries = text.parse().map_err(|_| invalid("summaries", "it must be true or false"))?;
+        }
         if let Some(text) = self.get("lookback_delta") {
             let ms = parse_step(text).map_err(|error| invalid("lookback_delta", &error))?;
             let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0).ok_or_else(|| invalid("lookback_delta", "it must be positive"))?;
@@ -208,14 +211,17 @@ pub fn query(source: &dyn Source, params: Params<'_>, now_ms: UnixMs, options: &
     Reply(answer())
 }
 
-/// `/api/v1/query_range`: `query`, `start`, `end`, `step`, `timeout`, `limit`, `lookback_delta`, `stats`.
+/// `/api/v1/query_range`: `query`, `start`, `end`, `step`, `timeout`, `limit`, `lookback_delta`, `stats`, `nocache`.
 #[must_use]
 pub fn query_range(source: &dyn Source, params: Params<'_>, options: &EvalOptions) -> Reply {
     let answer = || {
         let started = Instant::now();
         let (start, end) = (params.required_time("start")?, params.required_time("end")?);
         let step = parse_step(params.required("step")?).map_err(|error| invalid("step", &error))?;
-        let options = params.options(options)?;
+        let mut options = params.options(options)?;
+        if params.get("nocache").is_some_and(|text| text != "0" && text != "false") {
+            options.cache = None;
+        }
         let output = params.query()?.range(source, start, end, step, &options)?;
         evaluated(params, output, end, started)
     };

@@ -6,6 +6,7 @@
 //! - [`store`]: [`Engine`], the store on disk: a head in memory behind SQLite frames, sealed into one file per UTC day
 //! - [`remote`]: Prometheus' remote protocols, from bytes to samples
 //! - [`source`]: [`Source`], what PromQL reads from; implemented by [`Engine`] and by [`MemSource`]
+//! - [`summary`]: samples of minutes and hours as one row, for long ranges
 //! - [`exchange`]: samples as text and JSON lines, in and out
 //! - [`matcher`]: label matchers; [`promql`]: the evaluator; [`http`]: `/api/v1` answers, without a web framework
 //!
@@ -25,6 +26,7 @@ pub mod promql;
 pub mod remote;
 pub mod source;
 pub mod store;
+pub mod summary;
 
 pub use config::Config;
 pub use error::Error;

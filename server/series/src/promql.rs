@@ -9,6 +9,8 @@
 //! - A query takes no more samples, series, points and time than its [`EvalOptions`] allow.
 //! - No query text panics or overflows the stack: length, number of operators and depth are bounded.
 //!
+//! - What a range query answers at a step does not depend on its other steps, but for a few functions (`cache::reach` has the
+//!   list), and a [`RangeCache`] changes no answer.
 //! - What Prometheus has behind feature flags (`limitk`, `info`, `fill`, `sort_by_label`, …) needs
 //!   [`EvalOptions::experimental`]; without it these are errors that name the key.
 //!
@@ -19,6 +21,7 @@
 mod aggregate;
 mod annotations;
 mod binary;
+mod cache;
 mod classic;
 mod eval;
 mod functions;
@@ -33,10 +36,12 @@ mod rank;
 mod rate;
 mod select;
 mod statistics;
+mod summarized;
 pub mod time;
 pub mod tree;
 mod values;
 
+pub use cache::{CacheStats, RangeCache};
 pub use parse::{Query, parse_selector};
 
 use crate::{
@@ -62,7 +67,10 @@ pub enum Error {
     #[error("{0}")]
     Execution(String),
     /// The deadline has passed (503).
-    #[error("query timed out in expression evaluation: it ran longer than its time limit")]
+    #[error(
+        "query timed out in expression evaluation: it took longer than `query_timeout` or its own `timeout` allow; ask for fewer \
+         series, a shorter range or a larger step, or raise `query_timeout`"
+    )]
     Timeout,
     /// Nobody waits for the answer any more (503).
     #[error("query was canceled in expression evaluation")]
@@ -102,6 +110,10 @@ pub struct EvalOptions {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Whether functions and modifiers work that Prometheus calls experimental (`promql_experimental`).
     pub experimental: bool,
+    /// Where results of range queries are kept, and taken from; it belongs to the source.
+    pub cache: Option<Arc<RangeCache>>,
+    /// Whether summaries of samples may be used; without them nothing but samples is read.
+    pub summaries: bool,
 }
 
 impl EvalOptions {
@@ -117,6 +129,8 @@ impl EvalOptions {
             deadline: None,
             cancel: None,
             experimental: config.promql_experimental,
+            cache: None,
+            summaries: true,
         }
     }
 

@@ -1,20 +1,22 @@
 //! Prometheus' remote protocols, without a web framework: from the bytes of a request to samples.
 //!
 //! - [`Receiver`]: remote write 1.0 and 2.0; [`ReadRequest`]: remote read
+//! - [`send`]: remote write to others; [`queued`]: samples that wait for it, as bytes
 //!
 //! # Invariants
 //! - Bodies are input: sizes are bounded before and after decompression, and random bytes end in an error.
 //! - The sender is answered after its samples are on disk; this module only reads them.
 //!
 //! # Left out
-//! Native histograms and exemplars: they are counted, not stored.
+//! I/O: who connects, waits and tries again is the server's `forward`. Native histograms and exemplars: they are counted, not stored.
 
 mod known;
 mod metadata;
+pub mod queued;
 mod read;
 mod replicas;
 mod request;
-mod wire;
+pub mod send;
 mod xor;
 
 pub use metadata::Metadata;
@@ -26,6 +28,7 @@ use replicas::Replicas;
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
     config::Problems,
+    protobuf as wire,
     time::{UnixMs, serde_duration},
 };
 use std::time::Duration;

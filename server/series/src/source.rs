@@ -8,6 +8,7 @@
 use crate::{
     error::Error,
     matcher::{Matcher, all_match},
+    summary::{Bucket, Columns},
 };
 use shipwatch_common::{
     model::{Labels, Sample},
@@ -29,6 +30,47 @@ pub struct SeriesData {
     /// The value at each time.
     pub values: Vec<f64>,
 }
+
+/// What is asked of summaries.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Everything of it lies after this moment,
+    pub after: UnixMs,
+    /// and not after this one.
+    pub until: UnixMs,
+    /// Widest bucket that is as good as its samples: all borders that matter are multiples of it. Without one, only samples are
+    /// good.
+    pub width: Option<i64>,
+    /// What of the buckets is needed.
+    pub columns: Columns,
+}
+
+/// One series, partly as buckets: those times that are in no bucket are in the samples, stale markers included.
+#[derive(Clone, Debug)]
+pub struct Summarized {
+    /// Which series.
+    pub labels: Arc<Labels>,
+    /// Buckets in the order of time; those that lie partly in what was asked for are whole.
+    pub buckets: Vec<Bucket>,
+    /// Times of samples.
+    pub ts: Vec<UnixMs>,
+    /// The value at each time.
+    pub values: Vec<f64>,
+}
+
+/// Series, partly as buckets; sorted by labels.
+#[derive(Clone, Debug, Default)]
+pub struct Summaries {
+    /// The series.
+    pub series: Vec<Summarized>,
+    /// Width of the widest bucket among them; 0 without any.
+    pub width: i64,
+    /// Whether there are buckets wider than was asked for: their samples have expired, and what is computed of them is not exact.
+    pub approximate: bool,
+}
+
+/// How much of the bound on samples a bucket takes: it is as large as so many.
+pub const BUCKET_SAMPLES: u64 = 6;
 
 /// Bounds of one selection.
 #[derive(Clone, Copy, Debug)]
@@ -85,11 +127,33 @@ pub trait Source: Send + Sync {
     /// A bound of `limits`, or a failing read.
     fn select(&self, matchers: &[Matcher], t0: UnixMs, t1: UnixMs, limits: &SelectLimits) -> Result<Vec<SeriesData>, Error>;
 
+    /// Samples of every series that meets all matchers, as buckets where that is as good or where nothing else is left; nothing if
+    /// there are no buckets to be used, then [`Source::select`] has all.
+    ///
+    /// # Errors
+    /// A bound of `limits`, or a failing read.
+    fn summaries(&self, matchers: &[Matcher], ask: &Ask, limits: &SelectLimits) -> Result<Option<Summaries>, Error> {
+        let _ = (matchers, ask, limits);
+        Ok(None)
+    }
+
+    /// Whether samples in a range may have expired, of series that meet all matchers, and are left as buckets only.
+    fn has_expired(&self, matchers: &[Matcher], t0: UnixMs, t1: UnixMs) -> bool {
+        let _ = (matchers, t0, t1);
+        false
+    }
+
     /// Label sets of series; the time range may be taken wider, to whole days.
     ///
     /// # Errors
     /// A failing read.
     fn series(&self, any_of: &[Vec<Matcher>], t0: UnixMs, t1: UnixMs, limit: usize) -> Result<Vec<Arc<Labels>>, Error>;
+
+    /// The number of the last change, and the least time of samples that may have changed after the change with this number;
+    /// `i64::MAX` if none did. Nothing from a source that does not know: what is computed of it is not kept.
+    fn changed_since(&self, _number: u64) -> Option<(u64, UnixMs)> {
+        None
+    }
 
     /// Names of labels, sorted; the time range may be taken wider, to whole days.
     ///

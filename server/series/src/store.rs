@@ -4,6 +4,7 @@
 //! append ─► writer thread ─► head.db (series, frames, marks: one transaction) ─► head in memory ─► answer
 //! seal   ─► head samples before the cutoff ─► day files ─► frames and memory forget them
 //! select ◄─ head (live, then on its way to day files) + day files
+//! summarize ─► a day's buckets of five minutes and of an hour (see `tiers`) ─► long ranges, and what samples have expired of
 //! ```
 //!
 //! # Invariants
@@ -23,6 +24,7 @@
 //!   together by time, so nothing is doubled; the next seal merges the same samples into the same chunks, which changes nothing.
 //! - Crash in or after (3): the transaction decides. A frame with samples on both sides of the cutoff stays, and what is before
 //!   its `sealed_before` is not replayed, so an old value can never win over a newer one that was sealed from a later frame.
+//! - What the checkpoint has of the head follows the same steps: see `checkpoint`.
 //! - Frames that arrive during a seal have ids above the one that step (1) saw and are left for the next seal.
 //!
 //! # Disk full
@@ -35,30 +37,41 @@
 //! and counted; samples that come again replace it.
 
 mod admit;
+mod changes;
+mod checkpoint;
 mod chunk;
 mod day;
 mod day_reader;
 mod decimals;
 mod expire;
 mod finder;
-mod frames;
+pub(crate) mod frames;
 mod group;
 mod head;
 mod index;
+mod index_file;
 pub mod inspect;
 mod part;
 mod query;
 mod recover;
+mod replay;
 mod sqlite;
+mod summaries;
 mod tail;
-mod varint;
+mod tier;
+mod tier_chunk;
+mod tier_expire;
+mod tiers;
+pub(crate) mod varint;
 mod writer;
 
 pub use admit::{Reason, Refusal, Report};
 pub use expire::RetainReport;
 pub use recover::{Moved, OpenReport};
+pub use tiers::SummarizeReport;
 
 use crate::{config::Config, error::Error};
+use changes::Changes;
 use day::DAY_MS;
 use day_reader::DayReader;
 use head::{Generation, Head};
@@ -164,6 +177,10 @@ pub struct Stats {
     pub day_bytes: u64,
     /// Number of day files.
     pub day_files: u64,
+    /// Bytes of the files of summaries with their logs.
+    pub tier_bytes: u64,
+    /// Number of files of summaries.
+    pub tier_files: u64,
 }
 
 /// Places where tests break in.
@@ -175,6 +192,8 @@ pub(crate) struct Hooks {
     pub(crate) day_max_pages: Option<u32>,
     /// A seal stops after the day files' commit, before the head forgets.
     pub(crate) stop_before_cleanup: AtomicBool,
+    /// Series that a checkpoint saves in one transaction, in place of thousands.
+    pub(crate) saved_at_once: Option<usize>,
 }
 
 /// The store. Share it in an `Arc`; every method blocks and is called off the async threads.
@@ -185,10 +204,12 @@ pub struct Engine {
     head: Arc<RwLock<Head>>,
     marks: Arc<Mutex<HashMap<String, u64>>>,
     counters: Arc<Counters>,
+    changes: Arc<Mutex<Changes>>,
     /// A file that takes a damaged one's place has another `Arc`: readers of the old one are told apart by it.
     days: RwLock<BTreeMap<i64, Arc<Path>>>,
     readers: Mutex<Vec<(i64, DayReader)>>,
-    /// One seal or retention at a time.
+    tiers: tiers::Tiers,
+    /// One seal, retention or making of summaries at a time.
     sealing: Mutex<()>,
     hooks: Hooks,
     sender: Option<SyncSender<Message>>,
@@ -215,10 +236,13 @@ impl Engine {
             set.map_err(|e| sqlite::error("open", &path, &e))?;
         }
         let days = recover::open_days(&dir, &mut report)?;
+        let tiers = tiers::open(&dir, |day| days.contains_key(&day), &mut report)?;
         let head = Arc::new(RwLock::new(recovered.head));
         let marks = Arc::new(Mutex::new(recovered.marks));
         let counters = Arc::new(Counters::default());
         counters.damaged_files.store(report.moved.len() as u64, Relaxed);
+        let changes = Arc::new(Mutex::default());
+        counters.unsaved.store(recovered.unsaved, Relaxed);
         let (sender, messages) = sync_channel(QUEUE);
         let writer = Writer {
             connection: recovered.connection,
@@ -227,6 +251,7 @@ impl Engine {
             head: head.clone(),
             marks: marks.clone(),
             counters: counters.clone(),
+            changes: Arc::clone(&changes),
         };
         let spawned = std::thread::Builder::new().name("series-writer".to_owned()).spawn(move || writer.run(&messages));
         let writer = spawned.map_err(|e| Error::io("start the writer of", &path, &e))?;
@@ -236,7 +261,9 @@ impl Engine {
             head,
             marks,
             counters,
+            changes,
             days: RwLock::new(days),
+            tiers,
             readers: Mutex::default(),
             sealing: Mutex::default(),
             hooks,
@@ -308,6 +335,7 @@ impl Engine {
             return Ok(report);
         }
         for day in days_of(&plan.generations) {
+            self.spoil(day, !read_lock(&self.days).contains_key(&day), now_ms)?;
             self.seal_day(day, &plan.generations, &mut report)?;
         }
         self.counters.damaged_chunks.fetch_add(report.damaged_chunks, Relaxed);
@@ -338,6 +366,9 @@ impl Engine {
         report.chunks += written.chunks;
         report.samples += written.samples;
         report.damaged_chunks += written.damaged;
+        if written.damaged > 0 {
+            lock(&self.changes).note_all();
+        }
         Ok(())
     }
 
@@ -353,7 +384,7 @@ impl Engine {
         let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
         let with_log = |path: &Path| size(path) + size(&recover::beside(path, "-wal"));
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
-        let days = read_lock(&self.days);
+        let (days, tiers) = (read_lock(&self.days), self.tiers.files());
         Stats {
             head_series: read_lock(&self.head).series_count() as u64,
             samples_total: count(&self.counters.appended),
@@ -373,19 +404,28 @@ impl Engine {
             head_bytes: with_log(&self.dir.join("head.db")),
             day_bytes: days.values().map(|path| with_log(path)).sum(),
             day_files: days.len() as u64,
+            tier_bytes: tiers.iter().map(|(tier, file)| with_log(&self.tier_path(*tier, *file))).sum(),
+            tier_files: tiers.len() as u64,
         }
+    }
+
+    /// Takes a day out of what is read. The change is noted before anybody can read without it.
+    fn unlist(&self, day: i64) -> Option<Arc<Path>> {
+        let mut days = write_lock(&self.days);
+        lock(&self.changes).note_all();
+        days.remove(&day)
     }
 
     /// Takes a damaged day file out of use.
     fn put_aside(&self, day: i64, reason: String) -> Result<(), Error> {
-        let path = write_lock(&self.days).remove(&day).unwrap_or_else(|| self.dir.join(day::file_name(day)).into());
+        let path = self.unlist(day).unwrap_or_else(|| self.dir.join(day::file_name(day)).into());
         lock(&self.readers).retain(|(of, _)| *of != day);
         // Another reader may have been faster.
         if path.try_exists().map_err(|e| Error::io("look for", &path, &e))? {
             recover::put_aside(&path, reason)?;
             self.counters.damaged_files.fetch_add(1, Relaxed);
         }
-        Ok(())
+        self.mark_gone(day, None)
     }
 }
 

@@ -5,10 +5,13 @@ use super::{
     book::{Health, keys},
     hosts,
 };
-use crate::rules::{
-    evaluate::{Elements, Found, Outside, alert_series, ask, query_time, samples},
-    file::Group,
-    schedule::Schedule,
+use crate::{
+    forward::Batch,
+    rules::{
+        evaluate::{Elements, Found, Outside, alert_series, ask, query_time, samples},
+        file::Group,
+        schedule::Schedule,
+    },
 };
 use shipwatch_common::{
     model::{Labels, Sample, metric::STALE_NAN_BITS},
@@ -176,9 +179,13 @@ impl Alerts {
             return Ok(());
         }
         let (engine, now_ms) = (Arc::clone(&self.parts.series), self.parts.clock.now_ms());
-        let append = vec![Append { source: String::new(), seq: 0, samples: samples.into() }];
-        let written = tokio::task::spawn_blocking(move || engine.append_at(now_ms, append));
-        written.await.map_err(|error| error.to_string())?.map(drop).map_err(|error| error.to_string())
+        let (samples, forward) = (Arc::new(samples), Arc::clone(&self.parts.forward));
+        let written = tokio::task::spawn_blocking(move || {
+            engine.append_at(now_ms, vec![Append { samples: Arc::clone(&samples), ..Append::default() }])?;
+            forward.take(&[Batch { source: "", seq: 0, samples: &samples }], now_ms);
+            Ok::<_, shipwatch_series::Error>(())
+        });
+        written.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     pub(super) async fn host_loop(&self, cancel: &CancellationToken) {

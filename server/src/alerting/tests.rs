@@ -63,6 +63,7 @@ impl World {
             series: Arc::new(engine),
             registry: Arc::default(),
             changes: Changes::default(),
+            forward: Arc::default(),
             clock: Clock::Manual(Arc::clone(&self.now)),
         };
         self.alerts = Some(Alerts::with(&self.rules, &self.notify, "http://sw.example.com", parts).await?);

@@ -32,6 +32,8 @@ const MAX_ADDRESSES: usize = 10_000;
 /// A basic password that was right is not hashed again for this long: scrapers send it with every request.
 const BASIC_CACHE_MS: i64 = 60_000;
 const MAX_CACHED: usize = 1_000;
+/// What API tokens begin with.
+pub(super) const TOKEN_PREFIX: &str = "swt_";
 /// Shortest password that a person may choose.
 const MIN_PASSWORD: usize = 10;
 
@@ -198,6 +200,12 @@ fn too_many(seconds: u64) -> ApiError {
 async fn basic(state: &Shared, encoded: &str, now: UnixMs) -> Result<Option<Grant>, ApiError> {
     let decoded = BASE64_STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let Some((user, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else { return Ok(None) };
+    // Programs that know only names and passwords give a token as the password; the name is theirs to choose.
+    if password.starts_with(TOKEN_PREFIX)
+        && let Some(grant) = state.store.api_token(secret_hash(password), now).await?
+    {
+        return Ok(Some(grant));
+    }
     let mut key = Sha256::new();
     key.update(state.auth.process_key);
     key.update(encoded.as_bytes());

@@ -11,7 +11,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use std::io::{self, Write as _};
+use flate2::bufread::MultiGzDecoder;
+use std::io::{self, Read as _, Write as _};
 
 /// Below this, a packet is a packet.
 const LEAST_BYTES: u64 = 1_400;
@@ -53,6 +54,25 @@ fn compress(coding: Coding, bytes: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Whether a request's body is in gzip.
+pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, String> {
+    match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity" | b"") => Ok(false),
+        Some(b"gzip") => Ok(true),
+        Some(other) => Err(format!("Content-Encoding {:?} is not known: send gzip or nothing", String::from_utf8_lossy(other))),
+    }
+}
+
+/// A body in gzip as it was, if it is not larger than `most` bytes.
+pub(super) fn unpacked(bytes: &[u8], most: usize) -> io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    MultiGzDecoder::new(bytes).take(most as u64 + 1).read_to_end(&mut plain)?;
+    if plain.len() > most {
+        return Err(io::Error::other(format!("the body unpacks to more than {most} bytes")));
+    }
+    Ok(plain)
+}
+
 /// The layer.
 pub async fn layer(request: Request, next: Next) -> Response {
     let coding = wanted(request.headers());
@@ -85,7 +105,6 @@ pub async fn layer(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
 
     #[test]
     fn the_wanted_coding_is_told_by_weight() {
@@ -93,6 +112,14 @@ mod tests {
         assert_eq!((of("gzip"), of("gzip, deflate, br"), of("zstd, gzip")), (Some(Coding::Gzip), Some(Coding::Gzip), Some(Coding::Gzip)));
         assert_eq!((of("gzip;q=0.5, zstd"), of("zstd"), of("identity")), (Some(Coding::Zstd), Some(Coding::Zstd), None));
         assert_eq!((of("gzip;q=0"), of("gzip;q=x"), of("")), (None, None, None));
+    }
+
+    #[test]
+    fn bodies_unpack_up_to_a_bound() {
+        let packed = compress(Coding::Gzip, &[b'x'; 1_000]).unwrap();
+        assert_eq!(unpacked(&packed, 1_000).unwrap(), [b'x'; 1_000]);
+        assert_eq!(unpacked(&packed, 999).unwrap_err().to_string(), "the body unpacks to more than 999 bytes");
+        assert!(unpacked(&packed[..20], 1_000).is_err() && unpacked(b"query=up", 1_000).is_err());
     }
 
     #[test]

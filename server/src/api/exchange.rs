@@ -8,6 +8,7 @@
 
 use super::{
     Shared,
+    compress::is_gzip,
     prometheus::{parameters, reply},
     receive,
 };
@@ -15,7 +16,7 @@ use crate::ingest::{IngestError, Strict};
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use flate2::bufread::MultiGzDecoder;
@@ -217,15 +218,6 @@ async fn pump(body: Body, to: mpsc::Sender<io::Result<Bytes>>) {
         if to.send(next).await.is_err() || is_last {
             return;
         }
-    }
-}
-
-/// Whether the body is in gzip.
-fn is_gzip(headers: &HeaderMap) -> Result<bool, String> {
-    match headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity" | b"") => Ok(false),
-        Some(b"gzip") => Ok(true),
-        Some(other) => Err(format!("Content-Encoding {:?} is not known: send gzip or nothing", String::from_utf8_lossy(other))),
     }
 }
 

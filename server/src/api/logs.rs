@@ -31,12 +31,12 @@ fn number<T: std::str::FromStr>(parameters: &HashMap<String, String>, name: &str
 }
 
 /// The range; the last hour if not given.
-fn range(parameters: &HashMap<String, String>) -> Result<(i64, i64), ApiError> {
+pub(super) fn range(parameters: &HashMap<String, String>) -> Result<(i64, i64), ApiError> {
     let end = number(parameters, "end_ns", now_ns())?;
     Ok((number(parameters, "start_ns", end - HOUR_NS)?, end))
 }
 
-fn query(parameters: &HashMap<String, String>) -> Result<LogQuery, ApiError> {
+pub(super) fn query(parameters: &HashMap<String, String>) -> Result<LogQuery, ApiError> {
     let text = parameters.get("query").map_or("", String::as_str);
     LogQuery::parse(text).map_err(|error| ApiError::bad_request(format!("query: {error}")))
 }
@@ -45,6 +45,7 @@ impl From<shipwatch_logs::Error> for ApiError {
     fn from(error: shipwatch_logs::Error) -> Self {
         let status = match error {
             shipwatch_logs::Error::Query(_) | shipwatch_logs::Error::Invalid(_) => StatusCode::BAD_REQUEST,
+            shipwatch_logs::Error::TimedOut | shipwatch_logs::Error::Canceled => StatusCode::SERVICE_UNAVAILABLE,
             shipwatch_logs::Error::TooManySubscribers(_) => StatusCode::TOO_MANY_REQUESTS,
             shipwatch_logs::Error::Full { .. } | shipwatch_logs::Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -54,7 +55,7 @@ impl From<shipwatch_logs::Error> for ApiError {
 }
 
 /// Runs off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     state: &Shared,
     work: impl FnOnce(&Engine) -> shipwatch_logs::Result<T> + Send + 'static,
 ) -> Result<T, ApiError> {

@@ -1,9 +1,13 @@
 //! Prometheus' own API over the series engine. The shapes are the engine's; here is only HTTP.
 
-use super::Shared;
+use super::{
+    Shared,
+    compress::{is_gzip, unpacked},
+};
 use axum::{
-    Json,
-    extract::{Path, Query, Request, State},
+    Form, Json,
+    body::Body,
+    extract::{FromRequest as _, Path, Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -23,7 +27,7 @@ use std::{
     time::Instant,
 };
 
-/// Largest form body.
+/// Largest form body, also after unpacking.
 const MAX_FORM_BYTES: usize = 1 << 20;
 
 /// Parameters of the URL and, for POST, of the form, in this order.
@@ -36,16 +40,23 @@ pub(super) async fn parameters(request: Request) -> Result<Vec<(String, String)>
         .and_then(|value| value.to_str().ok())
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     if is_form {
-        let body = axum::body::to_bytes(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| wrong(&error))?;
-        let uri = format!("/?{}", String::from_utf8_lossy(&body)).parse().map_err(|error| wrong(&error))?;
-        let Query(form) = Query::<Vec<(String, String)>>::try_from_uri(&uri).map_err(|error| wrong(&error))?;
+        let is_gzip = is_gzip(request.headers()).map_err(|error| wrong(&error))?;
+        let mut body = axum::body::to_bytes(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| wrong(&error))?;
+        if is_gzip {
+            let unpacked = tokio::task::spawn_blocking(move || unpacked(&body, MAX_FORM_BYTES)).await.map_err(|error| wrong(&error))?;
+            body = unpacked.map_err(|error| wrong(&error))?.into();
+        }
+        let form = Request::post("/").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(Body::from(body));
+        let form = form.map_err(|error| wrong(&error))?;
+        let Form(form) = Form::<Vec<(String, String)>>::from_request(form, &()).await.map_err(|error| wrong(&error))?;
         all.extend(form);
     }
     Ok(all)
 }
 
 /// Tells a query that nobody waits for it any more: a client that disconnects drops the request, and this with it.
-struct CancelOnDrop(Arc<AtomicBool>);
+#[derive(Debug, Default)]
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -58,24 +69,35 @@ async fn run(state: Shared, request: Request, work: impl FnOnce(&Engine, Params<
     let answer = match parameters(request).await {
         Err(error) => Reply::from(error),
         Ok(parameters) => {
-            let options = EvalOptions::new(state.series.config());
+            let options = EvalOptions { cache: Some(Arc::clone(&state.range_cache)), ..EvalOptions::new(state.series.config()) };
             let options = match Instant::now().checked_add(state.config.query_timeout) {
                 Some(deadline) => options.until(deadline),
                 None => options,
             };
-            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            let cancel = CancelOnDrop::default();
             let options = options.canceled_by(Arc::clone(&cancel.0));
             let series = Arc::clone(&state.series);
-            let done = tokio::task::spawn_blocking(move || work(&series, Params(&parameters), &options)).await;
-            done.unwrap_or_else(|error| Reply::from(ApiError { status: 500, error_type: "internal", message: error.to_string() }))
+            // The text of a large answer is written there as well: it takes longer than an async thread may be held.
+            let written = move || {
+                let answer = work(&series, Params(&parameters), &options);
+                (answer.status(), answer.to_json())
+            };
+            match tokio::task::spawn_blocking(written).await {
+                Ok((status, body)) => return json_body(status, body),
+                Err(error) => Reply::from(ApiError { status: 500, error_type: "internal", message: error.to_string() }),
+            }
         }
     };
     reply(answer)
 }
 
+fn json_body(status: u16, body: Vec<u8>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 pub(super) fn reply(answer: Reply) -> Response {
-    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Json(answer)).into_response()
+    json_body(answer.status(), answer.to_json())
 }
 
 /// `/api/v1/query`.
@@ -172,4 +194,42 @@ pub async fn build_info() -> Json<Value> {
 pub async fn not_found() -> Response {
     let body = json!({"status": "error", "errorType": "not_found", "error": "this part of Prometheus' API is not offered; docs/api.md lists what is"});
     (StatusCode::NOT_FOUND, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    async fn read(encoding: &'static str, body: Vec<u8>) -> Result<Vec<(String, String)>, ApiError> {
+        let request = Request::post("/api/v1/query?stats=1")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::CONTENT_ENCODING, encoding)
+            .body(Body::from(body));
+        parameters(request.unwrap()).await
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn forms_are_read_plain_and_in_gzip_up_to_a_bound() {
+        // Longer than an address may be.
+        let query = "a+%2B+".repeat(15_000) + "b";
+        let expected = [("stats", "1"), ("query", &("a + ".repeat(15_000) + "b"))].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(read("identity", format!("query={query}").into_bytes()).await.unwrap(), expected);
+        assert_eq!(read("gzip", gzip(&format!("query={query}"))).await.unwrap(), expected);
+        for (encoding, body, told) in [
+            ("gzip", gzip(&"x".repeat(MAX_FORM_BYTES + 1)), "more than 1048576 bytes"),
+            ("identity", vec![b'x'; MAX_FORM_BYTES + 1], "length limit exceeded"),
+            ("gzip", b"query=up&time=1763884800".to_vec(), "invalid gzip header"),
+            ("br", gzip("query=up"), "\"br\" is not known: send gzip or nothing"),
+        ] {
+            let error = read(encoding, body).await.unwrap_err();
+            assert!(error.status == 400 && error.message.contains(told), "{error:?}");
+        }
+    }
 }

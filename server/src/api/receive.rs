@@ -6,10 +6,12 @@
 //!   stored. A sample that is there already with the same value is no mistake.
 //! - Memory is bounded: bodies before and after decompression, and the number of requests that are held at a time.
 
-use super::Shared;
+use super::{
+    Shared,
+    body::{PATIENCE, Refusal, Turns},
+};
 use crate::ingest::{Ingest, IngestError, Strict};
 use axum::{
-    body::Bytes,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -19,25 +21,14 @@ use shipwatch_series::{
     Report,
     remote::{Metadata, ReceiveConfig, Receiver, RequestError, Version, Written},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests that are read and decoded at a time; further ones wait for their turn.
-const AT_A_TIME: usize = 8;
 /// Imports at a time; each occupies a thread.
 const IMPORTS: usize = 4;
-/// How long one waits before its sender is asked to come again.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a body may take to come.
-const SLOW_BODY: Duration = Duration::from_secs(30);
-/// When a sender may come again, in seconds.
-const RETRY_AFTER: &str = "5";
 
 /// What is counted, for `/metrics`.
 #[derive(Debug, Default)]
@@ -63,10 +54,10 @@ pub struct Counters {
 pub struct Receive {
     receiver: Arc<Receiver>,
     ingest: Arc<Ingest>,
-    turns: Semaphore,
+    turns: Turns,
     imports: Arc<Semaphore>,
     counters: Counters,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
 }
 
 impl Receive {
@@ -76,16 +67,16 @@ impl Receive {
         Self {
             receiver: Arc::new(Receiver::new(config)),
             ingest,
-            turns: Semaphore::new(AT_A_TIME),
+            turns: Turns::default(),
             imports: Arc::new(Semaphore::new(IMPORTS)),
             counters: Counters::default(),
-            metadata: Metadata::default(),
+            metadata: Arc::default(),
         }
     }
 
     /// What metrics are, as senders told.
     #[must_use]
-    pub const fn metadata(&self) -> &Metadata {
+    pub const fn metadata(&self) -> &Arc<Metadata> {
         &self.metadata
     }
 
@@ -113,33 +104,10 @@ impl Receive {
     }
 }
 
-/// A refusal: status and what is wrong, in plain text as Prometheus does.
-#[derive(Debug)]
-struct Refusal(StatusCode, String);
-
 impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
         let status = if matches!(error, RequestError::TooLarge { .. }) { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
         Self(status, error.to_string())
-    }
-}
-
-impl From<IngestError> for Refusal {
-    fn from(error: IngestError) -> Self {
-        let status =
-            if matches!(error, IngestError::Failed(_)) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::SERVICE_UNAVAILABLE };
-        Self(status, error.to_string())
-    }
-}
-
-impl Refusal {
-    fn response(self) -> Response {
-        let is_later = self.0.is_server_error();
-        let mut response = (self.0, format!("{}\n", self.1)).into_response();
-        if is_later {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
-        }
-        response
     }
 }
 
@@ -232,7 +200,8 @@ fn answer(version: Version, outcome: &Outcome) -> Response {
 
 async fn store(receive: &Receive, request: Request) -> Result<(Version, Outcome), Refusal> {
     let version = version(request.headers())?;
-    let (_turn, body) = body(receive, request).await?;
+    let limit = receive.receiver.config().max_bytes;
+    let (_turn, body) = receive.turns.body(request, limit, "receive.max_bytes").await?;
     let receiver = Arc::clone(&receive.receiver);
     let read = tokio::task::spawn_blocking(move || receiver.read(version, &body, now_ms())).await;
     let mut written = read.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
@@ -253,28 +222,10 @@ async fn store(receive: &Receive, request: Request) -> Result<(Version, Outcome)
     Ok((version, outcome(&written, &report)))
 }
 
-/// The body, when it is this request's turn.
-async fn body(receive: &Receive, request: Request) -> Result<(SemaphorePermit<'_>, Bytes), Refusal> {
-    let limit = receive.receiver.config().max_bytes;
-    let too_large = || {
-        Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {limit} bytes (`receive.max_bytes`): send less at a time"))
-    };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > limit) {
-        return Err(too_large());
-    }
-    let busy = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being written".to_owned());
-    let turn = tokio::time::timeout(PATIENCE, receive.turns.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
-    let bytes = axum::body::to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
-    // Not 408: senders drop what is refused with a status below 500.
-    let late = |_| Refusal(StatusCode::SERVICE_UNAVAILABLE, "the body took too long to come".to_owned());
-    let bytes = tokio::time::timeout(SLOW_BODY, bytes).await.map_err(late)?.map_err(|_| too_large())?;
-    Ok((turn, bytes))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn versions_are_told_by_the_headers() {
@@ -343,7 +294,7 @@ pub(super) mod tests {
         let engine = Arc::new(shipwatch_series::Engine::open(dir.join("series"), series).unwrap().0);
         let logs = shipwatch_logs::Engine::open(&dir.join("logs"), shipwatch_logs::Config::default()).unwrap().0;
         let store = Arc::new(crate::store::Store::open(dir).unwrap());
-        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store).unwrap());
+        let ingest = Arc::new(Ingest::start(Arc::clone(&engine), Arc::new(logs), store, Arc::default()).unwrap());
         (Receive::new(ReceiveConfig::default(), ingest), engine)
     }
 

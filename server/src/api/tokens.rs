@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    auth::{random_secret, secret_hash},
+    auth::{TOKEN_PREFIX, random_secret, secret_hash},
     error::ApiError,
 };
 use crate::store::{
@@ -73,7 +73,7 @@ pub async fn create(
     }
     let now = now_ms();
     let expires_at_ms = request.ttl.as_deref().map(ttl_ms).transpose()?.map(|ttl| now + ttl);
-    let secret = random_secret("swt_").map_err(|error| ApiError::internal(error.to_string()))?;
+    let secret = random_secret(TOKEN_PREFIX).map_err(|error| ApiError::internal(error.to_string()))?;
     let token =
         ApiToken { id: uuid::Uuid::now_v7().to_string(), name: request.name, created_at_ms: now, expires_at_ms, last_used_at_ms: None };
     let id = token.id.clone();

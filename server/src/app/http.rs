@@ -144,7 +144,7 @@ where
         let mut router = router.clone();
         async move { router.call(request).await }
     });
-    let connection = Builder::new().timer(TokioTimer::new()).header_read_timeout(SLOW_CLIENT).serve_connection(io, service);
+    let connection = Builder::new().timer(TokioTimer::new()).header_read_timeout(SLOW_CLIENT).serve_connection(io, service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -1,6 +1,6 @@
 //! What is done from time to time: sealing, retention, backups, last signs of life, closing revoked hosts' connections.
 
-use crate::{config::Config, gateway::registry::Registry, store::Store};
+use crate::{api::log_admin, config::Config, gateway::registry::Registry, store::Store};
 use shipwatch_common::time::now_ms;
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,6 +44,7 @@ pub(super) fn spawn(
     registry: &Arc<Registry>,
 ) {
     seal(tasks, cancel, config, series, logs);
+    erasures(tasks, cancel, store, logs);
     hosts(tasks, cancel, store, registry);
     let history_ms = i64::from(config.retention.history_days) * 86_400_000;
     let control = Arc::clone(store);
@@ -77,7 +78,15 @@ fn seal(
     let engine = Arc::clone(series);
     every(tasks, cancel, Duration::from_secs(60), move || {
         let engine = Arc::clone(&engine);
-        blocking("sealing series", move || engine.seal(now_ms()).map(drop))
+        blocking("sealing series", move || {
+            engine.seal(now_ms())?;
+            engine.checkpoint()
+        })
+    });
+    let engine = Arc::clone(series);
+    every(tasks, cancel, Duration::from_secs(60), move || {
+        let engine = Arc::clone(&engine);
+        blocking("summaries of series", move || engine.summarize(now_ms()).map(drop))
     });
     let engine = Arc::clone(series);
     every(tasks, cancel, Duration::from_secs(600), move || {
@@ -93,6 +102,26 @@ fn seal(
     every(tasks, cancel, Duration::from_secs(300), move || {
         let engine = Arc::clone(&engine);
         blocking("retention of logs", move || engine.retain(now_ms(), keep_days).map(drop))
+    });
+}
+
+/// Does what was to be erased from the logs and was cut off by a crash or a full disk.
+fn erasures(tasks: &TaskTracker, cancel: &CancellationToken, store: &Arc<Store>, logs: &Arc<shipwatch_logs::Engine>) {
+    let (control, engine) = (Arc::clone(store), Arc::clone(logs));
+    every(tasks, cancel, Duration::from_secs(60), move || {
+        let (store, engine) = (Arc::clone(&control), Arc::clone(&engine));
+        async move {
+            let done = match tokio::task::spawn_blocking(move || engine.resume_erasures()).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(error)) => return warn!(%error, "erasing log lines failed; it is tried again"),
+                Err(error) => return warn!(%error, "erasing log lines did not end well"),
+            };
+            for erased in done {
+                if let Err(error) = store.audit(now_ms(), "server", "logs.erase_resumed", &log_admin::detail(&erased)).await {
+                    warn!(%error, "what was erased from the logs could not be noted");
+                }
+            }
+        }
     });
 }
 

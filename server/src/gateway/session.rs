@@ -299,8 +299,8 @@ impl LaneDecoder<'_> {
                         self.session.host_labels(labels, "instance").map(Arc::new)
                     })
                     .collect::<Result<Vec<_>, _>>()?;
-                let values = self.dictionary.decode(announced, &body)?;
-                let samples = values.into_iter().map(|(labels, value)| Sample { labels, ts_ms, value }).collect::<Vec<_>>();
+                let sample = |labels: &Arc<Labels>, value| Sample { labels: Arc::clone(labels), ts_ms, value };
+                let samples = self.dictionary.decode_as(announced, &body, sample)?;
                 batch.metrics.push(shipwatch_series::Append { source, seq, samples: samples.into() });
             }
             (Lane::Logs, LaneBody::Logs(bytes)) => {

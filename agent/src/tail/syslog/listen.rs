@@ -114,7 +114,7 @@ impl Drops {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let told = dropped(&read("/proc/net/udp"), self.inode).or_else(|| dropped(&read("/proc/net/udp6"), self.inode));
         if let Some(told) = told {
-            feed.shared.counters.syslog_dropped_total.fetch_add(told.saturating_sub(self.seen), Ordering::Relaxed);
+            feed.counters.syslog_dropped_total.fetch_add(told.saturating_sub(self.seen), Ordering::Relaxed);
             self.seen = told;
         }
     }
@@ -151,12 +151,12 @@ async fn tcp(config: &Config, feed: &Feed) -> Result<Stopped, String> {
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            feed.shared.counters.syslog_refused_total.fetch_add(1, Ordering::Relaxed);
+            feed.counters.syslog_refused_total.fetch_add(1, Ordering::Relaxed);
             continue;
         };
         let (config, feed) = (config.clone(), feed.clone());
         connections.spawn(async move {
-            let gauge = &feed.shared.counters.syslog_connections;
+            let gauge = &feed.counters.syslog_connections;
             gauge.fetch_add(1, Ordering::Relaxed);
             connection(stream, &config, &feed).await;
             gauge.fetch_sub(1, Ordering::Relaxed);
@@ -180,7 +180,7 @@ async fn connection(mut stream: TcpStream, config: &Config, feed: &Feed) {
             Ok(Ok(read)) if read > 0 => read,
             outcome => {
                 if outcome.is_err() {
-                    feed.shared.counters.syslog_refused_total.fetch_add(1, Ordering::Relaxed);
+                    feed.counters.syslog_refused_total.fetch_add(1, Ordering::Relaxed);
                 }
                 // It was cut off by its sender, or by its own slowness; what there is of it counts.
                 let last: Vec<Item> = framer.end().map(|frame| framed(feed, &frame)).into_iter().collect();

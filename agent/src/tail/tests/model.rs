@@ -184,7 +184,7 @@ impl World {
         }
         let config = Config { files, start_at: "beginning".into(), max_open_files: 2, ..Config::default() };
         let masker = Arc::new(Masker::new(&shipwatch_common::mask::Config::default()).unwrap());
-        let tailer = Tailer::new(config.clone(), Arc::clone(&masker), Restored::default()).unwrap();
+        let tailer = Tailer::new(config.clone(), &masker, Restored::default()).unwrap();
         Self {
             dir,
             config,
@@ -414,7 +414,7 @@ impl World {
 
     fn restart(&mut self) {
         self.lost_bytes += self.tailer.counters.lost_bytes_total.load(Ordering::Relaxed);
-        self.tailer = Tailer::new(self.config.clone(), Arc::clone(&self.masker), self.journal.restored()).unwrap();
+        self.tailer = Tailer::new(self.config.clone(), &self.masker, self.journal.restored()).unwrap();
         // What was seen is not durable without anything read.
         self.counted.clear();
         self.forget_unknown();

@@ -20,6 +20,39 @@ thread_local! {
     pub(in crate::tail) static BOUND: RefCell<Vec<(&'static str, SocketAddr)>> = RefCell::default();
 }
 
+#[test]
+fn a_source_has_one_place_and_what_cannot_be_used_is_told() {
+    let told = |text: &str| {
+        let config = toml::from_str::<Config>(text).unwrap_or_else(|error| panic!("{error}"));
+        let mut problems = shipwatch_common::config::Problems::new();
+        config.check(&mut problems);
+        problems.list().iter().map(|problem| problem.key.clone()).collect::<Vec<_>>()
+    };
+    for (source, keys) in [
+        ("journal = {}", &[][..]),
+        ("syslog = {}", &[]),
+        ("pipe = \"backup\"\nmultiline = { preset = \"java\" }", &[]),
+        ("files = [\"/a\"]\nformat = \"docker\"\n[[sources.metrics]]\npreset = \"nginx\"", &[]),
+        ("", &["sources.0.files"]),
+        ("files = [\"/a\"]\npipe = \"b\"", &["sources.0.files"]),
+        ("journal = {}\nsyslog = {}", &["sources.0.files"]),
+        ("journal = {}\nmultiline = { preset = \"java\" }", &["sources.0.multiline"]),
+        ("pipe = \"a/b\"", &["sources.0.pipe"]),
+        ("files = [\"/a\"]\nformat = \"podman\"", &["sources.0.format"]),
+        ("files = [\"/a\"]\n[[sources.metrics]]\nname = \"node_x\"", &["sources.0.metrics.0.name"]),
+        (
+            "journal = { units = [\"--user\"], priority = \"bad\", directory = \"var\" }",
+            &["sources.0.journal.units", "sources.0.journal.priority", "sources.0.journal.directory"],
+        ),
+        (
+            "syslog = { udp = \"localhost\", tcp = \"\", max_connections = 0, idle = \"1ms\", receive_buffer_bytes = 1 }",
+            &["sources.0.syslog.udp", "sources.0.syslog.max_connections", "sources.0.syslog.idle", "sources.0.syslog.receive_buffer_bytes"],
+        ),
+    ] {
+        assert_eq!(told(&format!("[[sources]]\n{source}\n")), keys, "{source}");
+    }
+}
+
 /// Longest wait for something that must come.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -51,7 +84,7 @@ impl Running {
         let restored = Restored { streams: sink.streams.values().cloned().collect(), ..Restored::default() };
         drop(sink);
         let masker = Arc::new(Masker::new(&shipwatch_common::mask::Config::default()).unwrap());
-        let tailer = Tailer::new(self.config.clone(), masker, restored.clone()).unwrap();
+        let tailer = Tailer::new(self.config.clone(), &masker, restored.clone()).unwrap();
         self.counters = tailer.counters();
         self.stop = CancellationToken::new();
         let (streams, sink, stop) = (tailer.streams(self.socket(), &restored), Arc::clone(&self.sink), self.stop.clone());

@@ -135,7 +135,7 @@ impl LineFilter {
     }
 }
 
-fn compile(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).nest_limit(100).build().map_err(
         |error| match error {
             regex::Error::CompiledTooBig(bytes) => format!("needs more than {bytes} bytes of memory; make it simpler"),

@@ -15,86 +15,19 @@
 
 use super::{
     ANY_SEVERITY, Query,
-    matcher::{LineFilter, MatchOp, Matcher},
+    matcher::{LineFilter, Matcher},
+    scan::{ParseError, Scanner},
     severity_bit,
 };
 use crate::store::block::SEVERITIES;
 
-/// Longest text of a query.
-const TEXT_BYTES: usize = 16 << 10;
-/// Most conditions in one query.
-const CONDITIONS: usize = 64;
-
-/// What is wrong with a query's text, and where.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("column {column}: {message}")]
-pub struct ParseError {
-    /// Character at which it was noticed, from 1.
-    pub column: usize,
-    /// What was expected, or what is wrong with what was found.
-    pub message: String,
-}
-
 pub(crate) fn parse(text: &str) -> Result<Query, ParseError> {
-    if text.len() > TEXT_BYTES {
-        return Err(ParseError {
-            column: 1,
-            message: format!("the query has {} bytes, more than the {TEXT_BYTES} that are allowed", text.len()),
-        });
-    }
-    let mut parser = Parser { text, at: 0, conditions: 0 };
+    let mut parser = Scanner::new(text, false)?;
     parser.space();
     if parser.peek() == Some('{') { parser.logql() } else { parser.words() }
 }
 
-struct Parser<'a> {
-    text: &'a str,
-    at: usize,
-    conditions: usize,
-}
-
-impl Parser<'_> {
-    fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at += c.len_utf8();
-        Some(c)
-    }
-
-    fn space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    /// Skips spaces, then takes the sign if it is next.
-    fn take(&mut self, sign: &str) -> bool {
-        self.space();
-        let is = self.rest().starts_with(sign);
-        self.at += if is { sign.len() } else { 0 };
-        is
-    }
-
-    fn error(&self, at: usize, message: impl Into<String>) -> ParseError {
-        ParseError { column: self.text.get(..at).unwrap_or_default().chars().count() + 1, message: message.into() }
-    }
-
-    fn expected(&mut self, what: &str) -> ParseError {
-        self.space();
-        let found = self.peek().map_or_else(|| "the end".to_owned(), |c| format!("`{c}`"));
-        self.error(self.at, format!("expected {what}, found {found}"))
-    }
-
-    fn count(&mut self) -> Result<(), ParseError> {
-        self.conditions += 1;
-        if self.conditions > CONDITIONS { Err(self.error(self.at, format!("more than {CONDITIONS} conditions"))) } else { Ok(()) }
-    }
-
+impl Scanner<'_> {
     fn logql(&mut self) -> Result<Query, ParseError> {
         let mut query = Query::default();
         self.take("{");
@@ -118,7 +51,7 @@ impl Parser<'_> {
         Ok(query)
     }
 
-    fn matcher(&mut self) -> Result<Matcher, ParseError> {
+    pub(crate) fn matcher(&mut self) -> Result<Matcher, ParseError> {
         self.count()?;
         let name = self.name().ok_or_else(|| self.expected("a label's name"))?;
         let op = self.operator()?;
@@ -128,19 +61,13 @@ impl Parser<'_> {
         Matcher::new(&name, op, &value).map_err(|wrong| self.error(at, format!("the pattern is wrong: {wrong}")))
     }
 
-    fn name(&mut self) -> Option<String> {
+    pub(crate) fn name(&mut self) -> Option<String> {
         self.space();
         let length = self.rest().bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':')).count();
         let name = self.rest().get(..length)?.to_owned();
         let sound = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         self.at += if sound { length } else { 0 };
         sound.then_some(name)
-    }
-
-    fn operator(&mut self) -> Result<MatchOp, ParseError> {
-        let known = [("=~", MatchOp::Matches), ("!~", MatchOp::NotMatches), ("!=", MatchOp::NotEqual), ("=", MatchOp::Equal)];
-        let found = known.into_iter().find(|(sign, _)| self.take(sign));
-        found.map(|(_, op)| op).ok_or_else(|| self.expected("`=`, `!=`, `=~` or `!~`"))
     }
 
     fn filter(&mut self, query: &mut Query) -> Result<(), ParseError> {
@@ -183,84 +110,6 @@ impl Parser<'_> {
         Ok(wanted.fold(0, |mask, severity| mask | severity_bit(*severity)) & ANY_SEVERITY)
     }
 
-    fn string(&mut self) -> Result<String, ParseError> {
-        self.space();
-        let start = self.at;
-        match self.peek() {
-            Some('`') => {
-                self.next();
-                let length = self.rest().find('`').ok_or_else(|| self.error(start, "the text is not closed; expected a second `"))?;
-                let text = self.rest().get(..length).unwrap_or_default().to_owned();
-                self.at += length + 1;
-                Ok(text)
-            }
-            Some('"') => {
-                self.next();
-                self.quoted(start)
-            }
-            _ => Err(self.expected("a text in quotes or backticks")),
-        }
-    }
-
-    fn quoted(&mut self, start: usize) -> Result<String, ParseError> {
-        let mut bytes = Vec::new();
-        loop {
-            let at = self.at;
-            match self.next() {
-                None | Some('\n') => return Err(self.error(start, "the text is not closed; expected a second \"")),
-                Some('"') => break,
-                Some('\\') => self.escape(at, &mut bytes)?,
-                Some(c) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        String::from_utf8(bytes).map_err(|_| self.error(start, "the escaped bytes are not UTF-8"))
-    }
-
-    fn escape(&mut self, at: usize, out: &mut Vec<u8>) -> Result<(), ParseError> {
-        let c = self.next();
-        let single = match c {
-            Some('a') => Some(7),
-            Some('b') => Some(8),
-            Some('f') => Some(12),
-            Some('n') => Some(b'\n'),
-            Some('r') => Some(b'\r'),
-            Some('t') => Some(b'\t'),
-            Some('v') => Some(11),
-            Some('\\') => Some(b'\\'),
-            Some('"') => Some(b'"'),
-            _ => None,
-        };
-        if let Some(byte) = single {
-            out.push(byte);
-            return Ok(());
-        }
-        let (digits, radix) = match c {
-            Some('x') => (2, 16),
-            Some('u') => (4, 16),
-            Some('U') => (8, 16),
-            Some('0'..='7') => {
-                self.at -= 1;
-                (3, 8)
-            }
-            other => {
-                let shown = other.map_or_else(String::new, |c| c.to_string());
-                return Err(self.error(at, format!("`\\{shown}` is not an escape; write `\\\\{shown}`, or put the text in backticks")));
-            }
-        };
-        let code = self.rest().get(..digits).filter(|text| text.chars().all(|c| c.is_digit(radix)));
-        let code = code.and_then(|text| u32::from_str_radix(text, radix).ok());
-        self.at += if code.is_some() { digits } else { 0 };
-        let wrong = || self.error(at, format!("expected {digits} digits of a character's number"));
-        match (c, code) {
-            (Some('u' | 'U'), Some(code)) => {
-                out.extend_from_slice(char::from_u32(code).ok_or_else(wrong)?.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-            (_, Some(code)) => out.push(u8::try_from(code).map_err(|_| wrong())?),
-            (_, None) => return Err(wrong()),
-        }
-        Ok(())
-    }
-
     /// Every word or quoted phrase must be in the line, in any case.
     fn words(&mut self) -> Result<Query, ParseError> {
         let mut query = Query::default();
@@ -299,6 +148,7 @@ impl Parser<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::scan::{CONDITIONS, TEXT_BYTES};
     use proptest::prelude::*;
     use shipwatch_common::model::{Labels, Severity};
 

@@ -1,14 +1,19 @@
 //! What a query needs of the store, worked out once.
 
-use super::{Query, matcher::LineFilter};
+use super::{
+    Query,
+    matcher::{LineFilter, Literal},
+};
 use crate::store::{
     block::{Lines, Origin},
     bloom,
+    fields::Gate,
 };
 use shipwatch_common::{
     model::{Labels, Severity},
     time::UnixNs,
 };
+use std::{iter::Peekable, str::Chars};
 
 /// Conditions in the order in which they are cheap: time and severity of a block, stream, filter, columns, text.
 #[derive(Clone, Debug)]
@@ -25,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) stream: Option<Labels>,
     /// Only the streams of a day are asked for, no blocks.
     pub(crate) streams_only: bool,
+    /// Texts that wanted lines have.
+    pub(crate) gates: Vec<Gate>,
     query: Query,
     /// Which of the filters finds its lines by one walk over all text.
     lead: Option<usize>,
@@ -33,9 +40,9 @@ pub(crate) struct Plan {
 impl Plan {
     /// `end_ns` is not included.
     pub(crate) fn new(query: &Query, start_ns: UnixNs, end_ns: UnixNs) -> Self {
-        let wanted = query.filters.iter().filter(|filter| !filter.negated).filter_map(|filter| filter.literal.as_ref());
+        let needed: Vec<Literal> = query.filters.iter().filter(|filter| !filter.negated).flat_map(needed).collect();
         let mut tokens: Vec<u64> =
-            wanted.flat_map(|literal| bloom::necessary(&literal.text, literal.any_case, literal.whole_words)).collect();
+            needed.iter().flat_map(|literal| bloom::necessary(&literal.text, literal.any_case, literal.whole_words)).collect();
         tokens.sort_unstable();
         tokens.dedup();
         // The longest text is the rarest, as far as one can tell.
@@ -51,6 +58,7 @@ impl Plan {
             origin: None,
             stream: None,
             streams_only: false,
+            gates: needed.iter().filter_map(|literal| Gate::new(&literal.text, literal.any_case)).collect(),
             query: query.clone(),
             lead,
         }
@@ -87,6 +95,84 @@ impl Plan {
             self.query.filters.iter().enumerate().filter(|(at, _)| Some(*at) != self.lead).map(|(_, filter)| filter).collect();
         if !rest.is_empty() {
             selected.retain(|at| rest.iter().all(|filter| filter.keeps(lines.text(*at))));
+        }
+    }
+}
+
+/// The fixed texts that a line has which passes.
+fn needed(filter: &LineFilter) -> Vec<Literal> {
+    if let Some(literal) = &filter.literal {
+        return vec![literal.clone()];
+    }
+    let parts = fixed_parts(filter.regex.as_str()).unwrap_or_default();
+    parts.into_iter().map(|text| Literal { text, any_case: false, whole_words: false }).collect()
+}
+
+/// Texts that every match of a pattern has. `None` where the pattern is not of the simple kind: flags, alternatives, rare escapes.
+fn fixed_parts(pattern: &str) -> Option<Vec<String>> {
+    let mut parts = vec![String::new()];
+    let mut rest = pattern.chars().peekable();
+    while let Some(c) = rest.next() {
+        let Some(part) = parts.last_mut() else { break };
+        match c {
+            '|' | ')' => return None,
+            '\\' => match rest.next()? {
+                c if c.is_ascii_punctuation() => part.push(c),
+                'd' | 'D' | 'w' | 'W' | 's' | 'S' | 'B' | 'A' | 'z' | 'n' | 'r' | 't' => parts.push(String::new()),
+                'b' if rest.peek() != Some(&'{') => parts.push(String::new()),
+                _ => return None,
+            },
+            '*' | '?' => {
+                part.pop();
+                parts.push(String::new());
+            }
+            '{' => {
+                part.pop();
+                rest.by_ref().find(|c| *c == '}')?;
+                parts.push(String::new());
+            }
+            '[' => {
+                skip_class(&mut rest)?;
+                parts.push(String::new());
+            }
+            '(' => {
+                skip_group(&mut rest)?;
+                parts.push(String::new());
+            }
+            '+' | '.' | '^' | '$' => parts.push(String::new()),
+            c => part.push(c),
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    Some(parts)
+}
+
+/// Behind the end of a class that was begun.
+fn skip_class(rest: &mut Peekable<Chars<'_>>) -> Option<()> {
+    rest.next_if_eq(&'^');
+    rest.next_if_eq(&']');
+    loop {
+        match rest.next()? {
+            '\\' => drop(rest.next()?),
+            '[' => skip_class(rest)?,
+            ']' => return Some(()),
+            _ => {}
+        }
+    }
+}
+
+/// Behind the end of a group that was begun. One that sets flags is not of the simple kind.
+fn skip_group(rest: &mut Peekable<Chars<'_>>) -> Option<()> {
+    if rest.next_if_eq(&'?').is_some() && !matches!(rest.next()?, ':' | 'P' | '<') {
+        return None;
+    }
+    loop {
+        match rest.next()? {
+            '\\' => drop(rest.next()?),
+            '[' => skip_class(rest)?,
+            '(' => skip_group(rest)?,
+            ')' => return Some(()),
+            _ => {}
         }
     }
 }
@@ -145,6 +231,29 @@ mod tests {
             Plan::new(&query, 0, 1).keep_matching(&lines(&texts), &mut found);
             let expected: Vec<usize> = (0..texts.len()).filter(|at| texts[*at].contains(word)).collect();
             assert_eq!(found, expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn patterns_have_fixed_parts() {
+        for (pattern, expected) in [
+            ("GET /api/v[0-9]+/orders/[0-9]+ HTTP", Some(vec!["GET /api/v", "/orders/", " HTTP"])),
+            (r"took \d+\.\d{3}ms?", Some(vec!["took ", ".", "m"])),
+            ("ab*c+d?e{2}f", Some(vec!["a", "c", "f"])),
+            ("a(b|c)d(?:e)f(?P<x>g[)])h", Some(vec!["a", "d", "f", "h"])),
+            ("支付+失*", Some(vec!["支付"])),
+            ("[]a]b[^]a]c[[:alpha:]&&[^x]]d", Some(vec!["b", "c", "d"])),
+            ("a|b", None),
+            ("(?i)abc", None),
+            ("a(?i:b)c", None),
+            (r"\x41bc", None),
+            (r"\pLbc", None),
+            (r"\b{start}abc", None),
+            (".*", Some(vec![])),
+        ] {
+            let found = fixed_parts(pattern);
+            assert_eq!(found, expected.map(|parts| parts.into_iter().map(str::to_owned).collect()), "{pattern}");
+            assert!(regex::Regex::new(pattern).is_ok());
         }
     }
 

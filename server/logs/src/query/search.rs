@@ -5,10 +5,10 @@
 //! line that is better than the worst of a full list.
 //!
 //! # Invariants
-//! - Memory: one decompressed block, the list (at most `limit` lines and [`PAGE_BYTES`]), and the block headers of one day.
+//! - Memory: one decompressed block, the list (at most `limit` lines and 16 MiB), and the block headers of one day.
 //! - A page is a stretch of the total order without a gap. `next` goes on where it ends, also after a deadline.
 
-use super::{Query, plan::Plan};
+use super::{Query, best::Best, plan::Plan};
 use crate::{
     Cursor, Entry, EntryId,
     error::{Error, Result},
@@ -20,12 +20,16 @@ use crate::{
 };
 use serde::Serialize;
 use shipwatch_common::time::UnixNs;
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 /// Most lines on a page.
 pub(crate) const LIMIT_MAX: usize = 5_000;
-/// Text on a page above which it ends early.
-const PAGE_BYTES: usize = 16 << 20;
 /// Damaged places named in one answer; the rest is only counted.
 const DAMAGE_NAMED: usize = 8;
 
@@ -78,6 +82,8 @@ pub struct QueryStats {
     pub blocks_read: u64,
     /// Text that was decompressed.
     pub bytes_read: u64,
+    /// Lines in it.
+    pub lines_read: u64,
     /// Blocks and batches that could not be read.
     pub lost_blocks: u64,
     /// Lines in them.
@@ -112,6 +118,64 @@ pub(crate) fn check_range(start_ns: UnixNs, end_ns: UnixNs) -> Result<()> {
 }
 
 pub(crate) fn run(shared: &Shared, plan: &Plan, search: &Search) -> Result<Page> {
+    let patience = Patience { deadline: search.deadline, canceled: None };
+    let found = run_with(shared, plan, search, &patience, entry)?;
+    Ok(Page { entries: found.items, next: found.next, stats: found.stats })
+}
+
+/// What becomes of a matching line; `None` leaves it out.
+pub(crate) trait Ranked {
+    /// Its place in the order of all lines.
+    fn id(&self) -> EntryId;
+    /// About what it takes in memory.
+    fn weight(&self) -> usize;
+}
+
+impl Ranked for Entry {
+    fn id(&self) -> EntryId {
+        self.id
+    }
+
+    fn weight(&self) -> usize {
+        Self::weight(self)
+    }
+}
+
+/// Some of what was made of matching lines, as [`Page`].
+#[derive(Debug)]
+pub(crate) struct Found<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next: Option<Cursor>,
+    pub(crate) stats: QueryStats,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Patience {
+    /// Until then.
+    pub deadline: Option<Instant>,
+    /// And while this is not set.
+    pub canceled: Option<Arc<AtomicBool>>,
+}
+
+impl Patience {
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.canceled.as_ref().is_some_and(|canceled| canceled.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_canceled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// A page of what `make` makes of the matching lines.
+pub(crate) fn run_with<T: Ranked>(
+    shared: &Shared,
+    plan: &Plan,
+    search: &Search,
+    patience: &Patience,
+    mut make: impl FnMut(&Lines, usize, &Candidate) -> Option<T>,
+) -> Result<Found<T>> {
     check_range(search.start_ns, search.end_ns)?;
     if !(1..=LIMIT_MAX).contains(&search.limit) {
         return Err(Error::Invalid(format!("limit must be between 1 and {LIMIT_MAX}, not {}", search.limit)));
@@ -126,7 +190,7 @@ pub(crate) fn run(shared: &Shared, plan: &Plan, search: &Search) -> Result<Page>
         (_, None) => {}
     }
     if plan.start_ns > plan.last_ns {
-        return Ok(Page::default());
+        return Ok(best.page(false, stats));
     }
     let mut snapshot = Snapshot::take(shared)?;
     let mut days: Vec<_> = snapshot.days(plan.start_ns, plan.last_ns)?.into_iter().collect();
@@ -151,19 +215,26 @@ pub(crate) fn run(shared: &Shared, plan: &Plan, search: &Search) -> Result<Page>
                 return Ok(best.page(true, stats));
             }
             // At least one block is looked at, so that page by page there is an end.
-            if looked && search.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if looked && patience.is_over() {
                 stats.incomplete = true;
                 return Ok(best.cut(nearest, stats));
             }
             looked = true;
-            offer(&open, candidate, &plan, &mut best, &mut stats);
+            offer(&open, candidate, &plan, &mut best, &mut stats, &mut make);
         }
     }
     Ok(best.page(false, stats))
 }
 
 /// Gives the matching lines of one block to the list.
-fn offer(day: &DaySnapshot<'_>, candidate: &Candidate, plan: &Plan, best: &mut Best, stats: &mut QueryStats) {
+fn offer<T: Ranked>(
+    day: &DaySnapshot<'_>,
+    candidate: &Candidate,
+    plan: &Plan,
+    best: &mut Best<T>,
+    stats: &mut QueryStats,
+    make: &mut impl FnMut(&Lines, usize, &Candidate) -> Option<T>,
+) {
     let Some((lines, mut selected)) =
         matching(day, candidate, plan, stats, |columns, at| columns.ids.get(at).is_some_and(|id| best.admits(*id)))
     else {
@@ -176,8 +247,12 @@ fn offer(day: &DaySnapshot<'_>, candidate: &Candidate, plan: &Plan, best: &mut B
     }
     for at in selected {
         // The others are worse still.
-        let Some(entry) = entry(&lines, at, candidate).filter(|entry| best.admits(entry.id)) else { break };
-        best.insert(entry);
+        if !id(&at).is_some_and(|id| best.admits(id)) {
+            break;
+        }
+        if let Some(item) = make(&lines, at, candidate) {
+            best.insert(item);
+        }
     }
 }
 
@@ -213,9 +288,10 @@ pub(crate) fn matching(
     if selected.is_empty() {
         return None;
     }
-    let lines = day.lines(candidate, columns, stats)?;
+    let lines = day.lines_where(candidate, columns, &plan.gates, &mut selected, stats)?;
     stats.blocks_read += 1;
     stats.bytes_read += lines.body.len() as u64;
+    stats.lines_read += lines.columns.len() as u64;
     plan.keep_matching(&lines, &mut selected);
     Some((lines, selected))
 }
@@ -225,156 +301,4 @@ pub(crate) fn select(columns: &Columns, plan: &Plan) -> Vec<usize> {
     let of_file = |at| plan.origin.as_ref().is_none_or(|origin| columns.origin(at) == Some(origin));
     let wanted = |at: usize| columns.ids.get(at).is_some_and(|id| plan.wants(id.ts_ns, columns.severity(at)));
     (0..columns.len()).filter(|at| wanted(*at) && of_file(*at)).collect()
-}
-
-/// The best lines so far.
-struct Best {
-    direction: Direction,
-    limit: usize,
-    after: Option<EntryId>,
-    entries: BTreeMap<EntryId, Entry>,
-    bytes: usize,
-    /// The best line that had to be left out: nothing as bad may come in, or there would be a gap.
-    left_out: Option<EntryId>,
-}
-
-impl Best {
-    fn new(search: &Search) -> Self {
-        let after = search.cursor.map(|cursor| cursor.0);
-        Self { direction: search.direction, limit: search.limit, after, entries: BTreeMap::new(), bytes: 0, left_out: None }
-    }
-
-    /// Whether `a` comes before `b` on the page.
-    fn is_better(&self, a: EntryId, b: EntryId) -> bool {
-        match self.direction {
-            Direction::Backward => a > b,
-            Direction::Forward => a < b,
-        }
-    }
-
-    fn worst(&self) -> Option<EntryId> {
-        let (first, last) = (self.entries.keys().next(), self.entries.keys().next_back());
-        if self.direction == Direction::Backward { first.copied() } else { last.copied() }
-    }
-
-    fn admits(&self, id: EntryId) -> bool {
-        self.after.is_none_or(|after| self.is_better(after, id)) && self.left_out.is_none_or(|bound| self.is_better(id, bound))
-    }
-
-    fn insert(&mut self, entry: Entry) {
-        self.bytes += entry.weight();
-        self.entries.insert(entry.id, entry);
-        while self.entries.len() > self.limit || (self.bytes > PAGE_BYTES && self.entries.len() > 1) {
-            let worst = if self.direction == Direction::Backward { self.entries.pop_first() } else { self.entries.pop_last() };
-            let Some((id, entry)) = worst else { return };
-            self.bytes -= entry.weight();
-            self.left_out = Some(id);
-        }
-    }
-
-    /// The time of a block's end at which the search meets it.
-    const fn nearest(&self, candidate: &Candidate) -> UnixNs {
-        match self.direction {
-            Direction::Backward => candidate.t1,
-            Direction::Forward => candidate.t0,
-        }
-    }
-
-    /// Whether lines from this time on cannot come on the page any more.
-    fn is_done(&self, nearest: UnixNs) -> bool {
-        let full = if self.entries.len() >= self.limit { self.worst() } else { self.left_out };
-        full.is_some_and(|bound| match self.direction {
-            Direction::Backward => nearest < bound.ts_ns,
-            Direction::Forward => nearest > bound.ts_ns,
-        })
-    }
-
-    fn page(self, stopped: bool, stats: QueryStats) -> Page {
-        let next = if stopped || self.left_out.is_some() { self.worst().map(Cursor) } else { None };
-        Page { entries: self.ordered(), next, stats }
-    }
-
-    /// Ends before `nearest`: from there on, blocks were not looked at.
-    fn cut(mut self, nearest: UnixNs, stats: QueryStats) -> Page {
-        let bound = match self.direction {
-            Direction::Backward => EntryId { ts_ns: nearest, batch: u64::MAX, index: u32::MAX },
-            Direction::Forward => EntryId { ts_ns: nearest, batch: 0, index: 0 },
-        };
-        // A block that reaches over the cursor must not bring the search back before it.
-        let bound = self.after.filter(|after| self.is_better(bound, *after)).unwrap_or(bound);
-        let (direction, before) = (self.direction, bound.ts_ns);
-        self.entries.retain(|id, _| match direction {
-            Direction::Backward => id.ts_ns > before,
-            Direction::Forward => id.ts_ns < before,
-        });
-        Page { entries: self.ordered(), next: Some(Cursor(bound)), stats }
-    }
-
-    fn ordered(self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.entries.into_values().collect();
-        if self.direction == Direction::Backward {
-            entries.reverse();
-        }
-        entries
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(ts_ns: i64, text: String) -> Entry {
-        Entry {
-            id: EntryId { ts_ns, batch: 1, index: 0 },
-            labels: Default::default(),
-            severity: Default::default(),
-            text,
-            truncated: false,
-            agent: "".into(),
-            file: shipwatch_common::model::FileId(0),
-            end_offset: 0,
-        }
-    }
-
-    fn best(limit: usize, direction: Direction) -> Best {
-        Best::new(&Search { start_ns: 0, end_ns: 100, limit, direction, cursor: None, deadline: None })
-    }
-
-    fn times(page: &Page) -> Vec<i64> {
-        page.entries.iter().map(Entry::ts_ns).collect()
-    }
-
-    #[test]
-    fn a_page_is_bounded_by_bytes_without_a_gap() {
-        let big = "x".repeat(PAGE_BYTES / 3);
-        let mut list = best(10, Direction::Backward);
-        for ts in [5, 9, 7, 8] {
-            list.insert(entry(ts, big.clone()));
-        }
-        // 7 was left out for its size, so the small 6 may not come in either.
-        assert!(!list.admits(EntryId { ts_ns: 6, batch: 1, index: 0 }));
-        assert!(list.is_done(6) && !list.is_done(8));
-        let page = list.page(false, QueryStats::default());
-        assert_eq!(times(&page), [9, 8]);
-        assert_eq!(page.next, Some(Cursor(EntryId { ts_ns: 8, batch: 1, index: 0 })));
-    }
-
-    #[test]
-    fn a_page_that_is_cut_has_only_what_is_certain() {
-        let mut list = best(10, Direction::Forward);
-        for ts in [1, 3, 5] {
-            list.insert(entry(ts, String::new()));
-        }
-        let page = list.cut(3, QueryStats::default());
-        assert_eq!(times(&page), [1]);
-        assert_eq!(page.next, Some(Cursor(EntryId { ts_ns: 3, batch: 0, index: 0 })));
-
-        let mut list = best(10, Direction::Backward);
-        list.after = Some(EntryId { ts_ns: 4, batch: 2, index: 7 });
-        let page = {
-            list.insert(entry(2, String::new()));
-            list.cut(9, QueryStats::default())
-        };
-        assert_eq!((times(&page), page.next), (vec![], Some(Cursor(EntryId { ts_ns: 4, batch: 2, index: 7 }))));
-    }
 }

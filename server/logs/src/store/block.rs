@@ -9,9 +9,15 @@
 //! minus the batch before; index minus (the index before + 1); end offset minus the offset before; source; one byte of
 //! severity (bits 0-2) and truncated (bit 3); length of the text.
 //!
+//! # Version 2, for sealed blocks
+//! Columns: `02`, then the frame. In it, behind the sources: one byte, the digits that all times end in (`0` in decimal; 0 to 9 of them);
+//! time minus the time before, without these digits; batch; index; length of the text; end offset minus (the offset before
+//! + length); source; severity and truncated. Text: see [`fields`](super::fields), or as in version 1.
+//!
 //! # Invariants
 //! - Any bytes are decoded or refused, never a panic; memory is bounded by the frames.
 
+use super::fields::{self, Gate};
 use super::frame::{self, Bad, Reader, put, put_signed};
 use crate::entry::EntryId;
 use shipwatch_common::model::{FileId, Severity};
@@ -20,6 +26,9 @@ use std::{ops::Range, sync::Arc};
 /// All severities, by their number on disk.
 pub(crate) const SEVERITIES: [Severity; 7] =
     [Severity::Unknown, Severity::Trace, Severity::Debug, Severity::Info, Severity::Warn, Severity::Error, Severity::Fatal];
+
+/// First byte of the columns of a sealed block.
+const SEALED: u8 = 2;
 
 /// A severity's number on disk.
 pub(crate) const fn severity_code(severity: Severity) -> u8 {
@@ -66,25 +75,69 @@ pub(crate) fn encode<'a>(
     level: i32,
 ) -> Result<Encoded, Bad> {
     let mut cols = Vec::with_capacity(lines.len() * 12 + 64);
-    put(&mut cols, lines.len() as u64);
-    put(&mut cols, origins.len() as u64);
-    for origin in origins {
-        put(&mut cols, origin.agent.len() as u64);
-        cols.extend_from_slice(origin.agent.as_bytes());
-        cols.extend(origin.file.0.to_le_bytes());
-    }
+    put_origins(&mut cols, lines.len(), origins);
     differences(&mut cols, lines, |line| line.id.ts_ns, 0);
     differences(&mut cols, lines, |line| line.id.batch as i64, 0);
     differences(&mut cols, lines, |line| i64::from(line.id.index), 1);
     differences(&mut cols, lines, |line| line.end_offset as i64, 0);
     lines.iter().for_each(|line| put(&mut cols, u64::from(line.origin)));
-    cols.extend(lines.iter().map(|line| severity_code(line.severity) | u8::from(line.truncated) << 3));
+    cols.extend(lines.iter().map(flags));
     texts.clone().for_each(|text| put(&mut cols, text.len() as u64));
-    let body = texts.fold(Vec::new(), |mut body, text| {
+    Ok(Encoded { cols: frame::pack(&cols, level)?, body: frame::pack(&joined(texts), level)? })
+}
+
+/// Puts lines into the bytes of version 2.
+pub(crate) fn encode_sealed<'a>(
+    origins: &[Origin],
+    lines: &[Line],
+    texts: impl Iterator<Item = &'a str> + Clone,
+    level: i32,
+) -> Result<Encoded, Bad> {
+    let mut cols = Vec::with_capacity(lines.len() * 8 + 64);
+    put_origins(&mut cols, lines.len(), origins);
+    let zeros = (0u8..9).find(|zeros| lines.iter().any(|line| line.id.ts_ns % 10i64.pow(u32::from(*zeros) + 1) != 0)).unwrap_or(9);
+    let unit = 10i64.pow(u32::from(zeros));
+    cols.push(zeros);
+    differences(&mut cols, lines, |line| line.id.ts_ns / unit, 0);
+    differences(&mut cols, lines, |line| line.id.batch as i64, 0);
+    differences(&mut cols, lines, |line| i64::from(line.id.index), 1);
+    texts.clone().for_each(|text| put(&mut cols, text.len() as u64));
+    let mut before = 0i64;
+    for (line, text) in lines.iter().zip(texts.clone()) {
+        let offset = line.end_offset as i64;
+        put_signed(&mut cols, offset.wrapping_sub(before).wrapping_sub(text.len() as i64));
+        before = offset;
+    }
+    lines.iter().for_each(|line| put(&mut cols, u64::from(line.origin)));
+    cols.extend(lines.iter().map(flags));
+    let mut packed = vec![SEALED];
+    packed.extend(frame::pack(&cols, level)?);
+    let body = match fields::encode(texts.clone(), level)? {
+        Some(body) => body,
+        None => frame::pack(joined(texts).as_slice(), level)?,
+    };
+    Ok(Encoded { cols: packed, body })
+}
+
+fn put_origins(cols: &mut Vec<u8>, lines: usize, origins: &[Origin]) {
+    put(cols, lines as u64);
+    put(cols, origins.len() as u64);
+    for origin in origins {
+        put(cols, origin.agent.len() as u64);
+        cols.extend_from_slice(origin.agent.as_bytes());
+        cols.extend(origin.file.0.to_le_bytes());
+    }
+}
+
+fn flags(line: &Line) -> u8 {
+    severity_code(line.severity) | u8::from(line.truncated) << 3
+}
+
+fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    texts.fold(Vec::new(), |mut body, text| {
         body.extend_from_slice(text.as_bytes());
         body
-    });
-    Ok(Encoded { cols: frame::pack(&cols, level)?, body: frame::pack(&body, level)? })
+    })
 }
 
 fn differences(out: &mut Vec<u8>, lines: &[Line], value: impl Fn(&Line) -> i64, step: i64) {
@@ -109,15 +162,26 @@ pub(crate) struct Columns {
 impl Columns {
     /// Reads the columns. For a row of the head, `batch` is its number.
     pub(crate) fn decode(packed: &[u8], batch: Option<u64>) -> Result<Self, Bad> {
+        let (sealed, packed) = match packed.split_first() {
+            Some((&SEALED, rest)) => (true, rest),
+            _ => (false, packed),
+        };
         let raw = frame::unpack(packed)?;
         let mut from = Reader(&raw);
         let count = usize::try_from(from.get()?).ok().filter(|count| *count <= raw.len()).ok_or(Bad("more lines than bytes"))?;
         let known = usize::try_from(from.get()?).ok().filter(|count| *count <= raw.len()).ok_or(Bad("more sources than bytes"))?;
         let origins = (0..known).map(|_| origin(&mut from)).collect::<Result<Vec<_>, _>>()?;
+        let zeros = if sealed { u32::from(from.bytes(1)?.first().copied().unwrap_or(0)) } else { 0 };
+        let unit = 10i64.checked_pow(zeros).ok_or(Bad("a unit of time is not known"))?;
         let times = sums(&mut from, count, 0)?;
         let batches = sums(&mut from, count, 0)?;
         let indexes = sums(&mut from, count, 1)?;
-        let end_offsets = sums(&mut from, count, 0)?.into_iter().map(|offset| offset as u64).collect();
+        let mut ends = if sealed { ends(&mut from, count)? } else { Vec::new() };
+        let mut end_offsets: Vec<u64> = sums(&mut from, count, 0)?.into_iter().map(|offset| offset as u64).collect();
+        if sealed {
+            // The sums lack the lengths of the texts, which add up to their ends.
+            end_offsets.iter_mut().zip(&ends).for_each(|(offset, end)| *offset = offset.wrapping_add(*end as u64));
+        }
         let origin = (0..count)
             .map(|_| u32::try_from(from.get()?).ok().filter(|at| (*at as usize) < known).ok_or(Bad("a source is not known")))
             .collect::<Result<_, _>>()?;
@@ -125,17 +189,9 @@ impl Columns {
         if flags.iter().any(|flag| flag & 7 == 7 || *flag > 15) {
             return Err(Bad("a severity is not known"));
         }
-        let mut end = 0usize;
-        let ends = (0..count)
-            .map(|_| {
-                end = usize::try_from(from.get()?)
-                    .ok()
-                    .and_then(|length| end.checked_add(length))
-                    .filter(|end| *end <= frame::MAX_RAW)
-                    .ok_or(Bad("the text is too long"))?;
-                Ok(end)
-            })
-            .collect::<Result<_, Bad>>()?;
+        if !sealed {
+            ends = self::ends(&mut from, count)?;
+        }
         if !from.0.is_empty() {
             return Err(Bad("there is more than the lines"));
         }
@@ -143,8 +199,9 @@ impl Columns {
             .into_iter()
             .zip(batches)
             .zip(indexes)
-            .map(|((ts_ns, stored), index)| {
+            .map(|((time, stored), index)| {
                 let index = u32::try_from(index).map_err(|_| Bad("a place in a batch is out of range"))?;
+                let ts_ns = time.checked_mul(unit).ok_or(Bad("a time is out of range"))?;
                 Ok(EntryId { ts_ns, batch: batch.unwrap_or(stored as u64), index })
             })
             .collect::<Result<_, Bad>>()?;
@@ -186,6 +243,21 @@ fn origin(from: &mut Reader<'_>) -> Result<Origin, Bad> {
     Ok(Origin { agent, file: FileId(u128::from_le_bytes(file)) })
 }
 
+/// Lengths of the texts, as the places where they end.
+fn ends(from: &mut Reader<'_>, count: usize) -> Result<Vec<usize>, Bad> {
+    let mut end = 0usize;
+    (0..count)
+        .map(|_| {
+            end = usize::try_from(from.get()?)
+                .ok()
+                .and_then(|length| end.checked_add(length))
+                .filter(|end| *end <= frame::MAX_RAW)
+                .ok_or(Bad("the text is too long"))?;
+            Ok(end)
+        })
+        .collect()
+}
+
 fn sums(from: &mut Reader<'_>, count: usize, step: i64) -> Result<Vec<i64>, Bad> {
     let mut expected = 0i64;
     (0..count)
@@ -207,7 +279,17 @@ pub(crate) struct Lines {
 impl Lines {
     /// Adds the text to its columns.
     pub(crate) fn decode(columns: Columns, packed: &[u8]) -> Result<Self, Bad> {
-        let body = String::from_utf8(frame::unpack(packed)?).map_err(|_| Bad("the text is not UTF-8"))?;
+        let mut all = (0..columns.len()).collect();
+        Self::decode_where(columns, packed, &[], &mut all)
+    }
+
+    /// As [`Lines::decode`], for the selected lines only, in ascending order; those that cannot pass the gates are taken out of the
+    /// selection. What the text of the others is, is not said.
+    pub(crate) fn decode_where(columns: Columns, packed: &[u8], gates: &[Gate], selected: &mut Vec<usize>) -> Result<Self, Bad> {
+        let body = match packed.first() {
+            Some(&fields::VERSION) => fields::decode_where(packed, &columns.ends, gates, selected)?,
+            _ => String::from_utf8(frame::unpack(packed)?).map_err(|_| Bad("the text is not UTF-8"))?,
+        };
         if columns.ends.last().copied().unwrap_or(0) != body.len() {
             return Err(Bad("the text has another length than its lines"));
         }
@@ -246,9 +328,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_come_back(given in prop::collection::vec(line(), 0..40)) {
+        fn lines_come_back(given in prop::collection::vec(line(), 0..40), sealed in any::<bool>()) {
             let (lines, texts): (Vec<_>, Vec<_>) = given.into_iter().unzip();
-            let found = decode(&encode(&origins(), &lines, texts.iter().map(String::as_str), 3).unwrap()).unwrap();
+            let given = texts.iter().map(String::as_str);
+            let encoded = if sealed { encode_sealed(&origins(), &lines, given, 3) } else { encode(&origins(), &lines, given, 3) };
+            let found = decode(&encoded.unwrap()).unwrap();
             prop_assert_eq!(found.columns.len(), lines.len());
             for (at, (line, text)) in lines.iter().zip(&texts).enumerate() {
                 prop_assert_eq!(found.columns.ids[at], line.id);
@@ -272,13 +356,21 @@ mod tests {
         }
 
         #[test]
-        fn changed_columns_are_read_or_refused(given in prop::collection::vec(line(), 1..10), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        fn changed_columns_are_read_or_refused(
+            given in prop::collection::vec(line(), 1..10), at in any::<prop::sample::Index>(), byte in any::<u8>(), sealed in any::<bool>()
+        ) {
             let (lines, texts): (Vec<_>, Vec<_>) = given.into_iter().unzip();
-            let encoded = encode(&origins(), &lines, texts.iter().map(String::as_str), 0).unwrap();
-            let mut raw = frame::unpack(&encoded.cols).unwrap();
+            let texts = texts.iter().map(String::as_str);
+            let (encoded, version) = if sealed {
+                (encode_sealed(&origins(), &lines, texts, 0).unwrap(), 1)
+            } else {
+                (encode(&origins(), &lines, texts, 0).unwrap(), 0)
+            };
+            let mut raw = frame::unpack(&encoded.cols[version..]).unwrap();
             let at = at.index(raw.len());
             raw[at] = byte;
-            if let Ok(found) = Columns::decode(&frame::pack(&raw, 0).unwrap(), None).and_then(|columns| Lines::decode(columns, &encoded.body)) {
+            let changed = [&encoded.cols[..version], &frame::pack(&raw, 0).unwrap()].concat();
+            if let Ok(found) = Columns::decode(&changed, None).and_then(|columns| Lines::decode(columns, &encoded.body)) {
                 for at in 0..found.columns.len() {
                     let _ = found.text(at);
                 }
@@ -317,6 +409,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_second_version_is_read() {
+        let golden: Vec<Vec<u8>> = include_str!("../../fixtures/block_v2.hex").lines().map(unhex).collect();
+        let encoded = encode_sealed(&origins(), &golden_lines(), SEALED_TEXTS.into_iter(), 0).unwrap();
+        assert_eq!((&encoded.cols, &encoded.body), (&golden[0], &golden[1]));
+        for (cols, body) in [(&golden[0], &golden[1]), (&golden[2], &golden[3])] {
+            let found = decode(&Encoded { cols: cols.clone(), body: body.clone() }).unwrap();
+            assert_eq!(found.columns.ids, golden_lines().iter().map(|line| line.id).collect::<Vec<_>>());
+            assert_eq!(found.columns.end_offsets, [20, 40, 7]);
+            assert_eq!((0..3).map(|at| found.text(at)).collect::<Vec<_>>(), SEALED_TEXTS);
+        }
+    }
+
+    /// A number, hex digits, a UUID and a mixed word; two lines of one template.
+    const SEALED_TEXTS: [&str; 3] = [
+        "order 0042 trace=0123456789abcdef id=550e8400-e29b-41d4-a716-446655440000 支付",
+        "order 7 trace=fedcba9876543210 id=550e8400-e29b-41d4-a716-446655440000 支付",
+        "token a1b2c3d4e5g6 took 12.5 ms",
+    ];
+
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -331,6 +443,11 @@ mod tests {
         for level in [0, 3] {
             let encoded = encode(&origins(), &golden_lines(), TEXTS.into_iter(), level).unwrap();
             println!("{}\n{}", hex(&encoded.cols), hex(&encoded.body));
+            assert!(decode(&encoded).is_ok());
+        }
+        for level in [0, 3] {
+            let encoded = encode_sealed(&origins(), &golden_lines(), SEALED_TEXTS.into_iter(), level).unwrap();
+            println!("2: {}\n2: {}", hex(&encoded.cols), hex(&encoded.body));
             assert!(decode(&encoded).is_ok());
         }
     }

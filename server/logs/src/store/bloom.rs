@@ -35,12 +35,52 @@ pub(crate) enum Kind {
     Cjk,
 }
 
+/// The lower case of the ASCII word characters; 0 for other bytes.
+const WORD: [u8; 256] = {
+    let mut word = [0; 256];
+    let mut at = 0;
+    while at < 128 {
+        let byte = at as u8;
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            word[at] = byte.to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    word
+};
+
 /// Calls `found` for each token of the text.
 pub(crate) fn tokens(text: &str, mut found: impl FnMut(Token)) {
     let mut run: Option<Token> = None;
     let mut before: Option<(usize, u64)> = None;
-    for (start, c) in text.char_indices() {
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    while let Some(&byte) = bytes.get(start) {
+        // The common case: a run of ASCII that nothing else touches.
+        if byte.is_ascii() && run.is_none() {
+            before = None;
+            let mut hash = FNV_BASIS;
+            let mut end = start;
+            while let Some(lower) = bytes.get(end).map(|byte| WORD[usize::from(*byte)]).filter(|lower| *lower != 0) {
+                hash = (hash ^ u64::from(lower)).wrapping_mul(FNV_PRIME);
+                end += 1;
+            }
+            let token = Token { hash, start, end, kind: Kind::Ascii };
+            if bytes.get(end).is_some_and(|byte| !byte.is_ascii()) && end > start {
+                run = Some(token);
+                start = end;
+                continue;
+            }
+            if end > start {
+                found(token);
+            }
+            start = end.max(start + 1);
+            continue;
+        }
+        let Some(c) = text.get(start..).and_then(|rest| rest.chars().next()) else { break };
         let end = start + c.len_utf8();
+        let at = std::mem::replace(&mut start, end);
+        let start = at;
         if is_cjk(c) {
             if let Some(token) = run.take() {
                 found(token);
@@ -104,11 +144,30 @@ fn feed(hash: u64, c: char) -> u64 {
 pub(crate) struct Builder {
     hashes: Vec<u64>,
     tidy_at: usize,
+    /// Hashes that were added lately, by their low bits: most words come again and again.
+    lately: Vec<u64>,
 }
+
+const LATELY: usize = 1 << 13;
+/// Low bits of a hash that do not choose its slot.
+const SLOT_BITS: u32 = 20;
 
 impl Builder {
     pub(crate) fn add(&mut self, text: &str) {
-        tokens(text, |token| self.hashes.push(token.hash));
+        if self.lately.is_empty() {
+            self.lately.resize(LATELY, 0);
+            // No slot begins with a hash that belongs there.
+            self.lately[0] = 1 << SLOT_BITS;
+        }
+        let (hashes, lately) = (&mut self.hashes, &mut self.lately);
+        tokens(text, |token| match lately.get_mut((token.hash >> SLOT_BITS) as usize % LATELY) {
+            Some(known) if *known == token.hash => {}
+            Some(known) => {
+                *known = token.hash;
+                hashes.push(token.hash);
+            }
+            None => hashes.push(token.hash),
+        });
         if self.hashes.len() > self.tidy_at.max(1 << 16) {
             self.tidy();
             self.tidy_at = self.hashes.len() * 2;

@@ -10,8 +10,8 @@ use std::{
 
 /// Nanoseconds in a day.
 pub(crate) const DAY_NS: i64 = 86_400_000_000_000;
-/// Format of the day files that this program writes.
-pub(crate) const FORMAT: i64 = 1;
+/// Format of the day files that this program writes. 2: blocks of typed fields; files that can shrink.
+pub(crate) const FORMAT: i64 = 2;
 /// `shpL`, so that a file that is not ours is noticed.
 pub(crate) const APPLICATION: i64 = 0x7368_704c;
 
@@ -122,6 +122,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
     let sql = |error: rusqlite::Error| Error::sql(path, &error);
     let conn = Connection::open(path).map_err(sql)?;
     prepare(&conn, path, SCHEMA, FORMAT)?;
+    // Little is ever deleted here, and what is shall be gone.
+    conn.execute_batch("PRAGMA secure_delete = ON").map_err(sql)?;
     conn.query_row("SELECT total(lines) + total(sealed_upto) FROM streams", [], |row| row.get::<_, f64>(0)).map_err(sql)?;
     // The newest blocks only: a start must not read all headers of all days.
     let newest = "SELECT total(n) + total(length(counts)) FROM (SELECT * FROM blocks ORDER BY id DESC LIMIT 100)";
@@ -149,7 +151,7 @@ pub(crate) fn prepare(conn: &Connection, path: &Path, schema: &str, format: i64)
     let sql = |error: rusqlite::Error| Error::sql(path, &error);
     conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(sql)?;
     conn.execute_batch(
-        "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;",
+        "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;",
     )
     .map_err(sql)?;
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
@@ -167,6 +169,10 @@ pub(crate) fn prepare(conn: &Connection, path: &Path, schema: &str, format: i64)
     }
     if found < 1 {
         return Err(Error::Corrupt { path: path.display().to_string(), what: format!("format {found} does not exist") });
+    }
+    if found < format {
+        // What is there stays readable; an older program must not meet what is added.
+        conn.pragma_update(None, "user_version", format).map_err(sql)?;
     }
     Ok(())
 }

@@ -53,6 +53,14 @@ CREATE TABLE positions (
     PRIMARY KEY (source_agent, file)) WITHOUT ROWID;
 ";
 
+/// Jobs of erasing that are not done. A program that does not know them leaves them alone.
+const ERASURES: &str = "CREATE TABLE IF NOT EXISTS erasures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL,
+    start_ns INTEGER NOT NULL,
+    end_ns INTEGER NOT NULL)";
+
 /// What is added to the running totals.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
@@ -99,7 +107,7 @@ pub(crate) struct NewRow<'a> {
 }
 
 /// The weight of lines against the sizes in the configuration: text and a little for the rest.
-pub(crate) fn raw_bytes(text_bytes: usize, lines: usize) -> u64 {
+pub(crate) const fn raw_bytes(text_bytes: usize, lines: usize) -> u64 {
     (text_bytes + lines * 16) as u64
 }
 
@@ -109,6 +117,7 @@ impl Head {
         let sql = |error: rusqlite::Error| Error::sql(path, &error);
         let conn = Connection::open(path).map_err(sql)?;
         day::prepare(&conn, path, SCHEMA, FORMAT)?;
+        conn.execute_batch(ERASURES).map_err(sql)?;
         let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql)?;
         if verdict != "ok" {
             return Err(Error::Corrupt { path: path.display().to_string(), what: verdict });
@@ -150,6 +159,17 @@ impl Head {
             Ok((key, Pending { raw_bytes: unsigned(row.get(2)?), rows: unsigned(row.get(3)?), seen_ms: None }))
         });
         rows.and_then(Iterator::collect).map_err(self.error())
+    }
+
+    /// Text and rows of one stream of one day that wait for being sealed.
+    pub(crate) fn waiting(&self, day: Day, labels: &str) -> Result<(u64, u64)> {
+        self.conn
+            .query_row(
+                "SELECT coalesce(sum(raw_bytes), 0), count(*) FROM batches WHERE day = ?1 AND labels = ?2",
+                params![day.0, labels],
+                |row| Ok((unsigned(row.get(0)?), unsigned(row.get(1)?))),
+            )
+            .map_err(self.error())
     }
 
     /// Deletes the rows of a stream that its day's file has. Returns their number.
@@ -239,7 +259,12 @@ impl Head {
     }
 
     pub(crate) fn add(&self, tally: &Tally) -> Result<()> {
-        for (key, value) in tally.named().into_iter().filter(|(_, value)| *value > 0) {
+        self.add_named(&tally.named())
+    }
+
+    /// Adds to running totals.
+    pub(crate) fn add_named(&self, named: &[(&str, u64)]) -> Result<()> {
+        for (key, value) in named.iter().copied().filter(|(_, value)| *value > 0) {
             self.conn
                 .execute(
                     "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = value + excluded.value",

@@ -3,6 +3,7 @@
 //! # What is repaired
 //! - A seal that was cut off between its two commits: the rows that the day's file has are deleted from the head.
 //! - A retention that was cut off: journals without their database are deleted.
+//! - A day's file that was begun on a full disk and is empty: deleted.
 //! - A damaged day's file: moved aside as `*.corrupt-<n>`, the start goes on. Lines of the day that are still in the head stay.
 //! - A damaged head: moved aside. Every batch in it whose checksum is right is taken over, and the positions of the files are
 //!   rebuilt from these batches. The lanes' sequences are lost: a sender that repeats lines is caught by the positions.
@@ -102,6 +103,11 @@ fn open_days(dir: &Path, report: &mut OpenReport) -> Result<(BTreeSet<Day>, i64)
         let entry = entry.map_err(|error| Error::io(dir, &error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(day) = Day::from_file_name(&name) {
+            // What a seal on a full disk began: no schema yet, so no lines.
+            if entry.metadata().map_err(|error| Error::io(&entry.path(), &error))?.len() == 0 && !has_journal(&entry.path())? {
+                fs::remove_file(entry.path()).map_err(|error| Error::io(&entry.path(), &error))?;
+                continue;
+            }
             days.insert(day);
         } else if let Some(of) = name.strip_suffix("-wal").or_else(|| name.strip_suffix("-shm")) {
             journals.extend(Day::from_file_name(of).map(|day| (day, entry.path())));
@@ -132,6 +138,11 @@ fn open_days(dir: &Path, report: &mut OpenReport) -> Result<(BTreeSet<Day>, i64)
         }
     }
     Ok((sound, floor))
+}
+
+/// Whether a database has a journal with content.
+fn has_journal(path: &Path) -> Result<bool> {
+    super::file_bytes(path).map(|bytes| bytes > 0)
 }
 
 /// How many lines a damaged day had, where that can still be read.

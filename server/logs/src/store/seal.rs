@@ -131,19 +131,19 @@ fn move_rows(head: &Head, day: Day, labels: &str, mut upto: i64, out: &mut Out<'
 }
 
 /// Where the blocks of one stream go.
-struct Out<'a> {
-    conn: &'a Connection,
-    path: &'a Path,
-    stream: i64,
-    shape: Shape,
-    done: Sealed,
-    raw: u64,
-    stored: u64,
+pub(super) struct Out<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) path: &'a Path,
+    pub(super) stream: i64,
+    pub(super) shape: Shape,
+    pub(super) done: Sealed,
+    pub(super) raw: u64,
+    pub(super) stored: u64,
 }
 
 /// Lines that wait to be cut into blocks.
 #[derive(Default)]
-struct Stretch {
+pub(super) struct Stretch {
     origins: Vec<Origin>,
     known: HashMap<Origin, u32>,
     lines: Vec<(Line, Range<usize>)>,
@@ -152,26 +152,33 @@ struct Stretch {
 
 impl Stretch {
     fn add(&mut self, from: &block::Lines) {
-        for (at, id) in from.columns.ids.iter().enumerate() {
-            let Some(origin) = from.columns.origin(at) else { continue };
-            let origin = *self.known.entry(origin.clone()).or_insert_with(|| {
-                self.origins.push(origin.clone());
-                (self.origins.len() - 1) as u32
-            });
-            let start = self.text.len();
-            self.text.push_str(from.text(at));
-            let line = Line {
-                id: *id,
-                origin,
-                end_offset: from.columns.end_offsets.get(at).copied().unwrap_or(0),
-                severity: from.columns.severity(at),
-                truncated: from.columns.truncated(at),
-            };
-            self.lines.push((line, start..self.text.len()));
-        }
+        (0..from.columns.len()).for_each(|at| self.add_line(from, at));
     }
 
-    fn cut(mut self, out: &mut Out<'_>) -> Result<()> {
+    pub(super) fn add_line(&mut self, from: &block::Lines, at: usize) {
+        let (Some(origin), Some(id)) = (from.columns.origin(at), from.columns.ids.get(at)) else { return };
+        let origin = match self.known.get(origin) {
+            Some(number) => *number,
+            None => {
+                let number = self.origins.len() as u32;
+                self.origins.push(origin.clone());
+                self.known.insert(origin.clone(), number);
+                number
+            }
+        };
+        let start = self.text.len();
+        self.text.push_str(from.text(at));
+        let line = Line {
+            id: *id,
+            origin,
+            end_offset: from.columns.end_offsets.get(at).copied().unwrap_or(0),
+            severity: from.columns.severity(at),
+            truncated: from.columns.truncated(at),
+        };
+        self.lines.push((line, start..self.text.len()));
+    }
+
+    pub(super) fn cut(mut self, out: &mut Out<'_>) -> Result<()> {
         self.lines.sort_unstable_by_key(|(line, _)| line.id);
         let mut rest = self.lines.as_slice();
         while !rest.is_empty() {
@@ -201,7 +208,7 @@ impl Stretch {
         let filter = filter.finish().map_err(bad)?;
         let mut lines: Vec<Line> = block.iter().map(|(line, _)| line.clone()).collect();
         let origins = self.used(&mut lines);
-        let encoded = block::encode(&origins, &lines, texts.clone(), out.shape.zstd_level).map_err(bad)?;
+        let encoded = block::encode_sealed(&origins, &lines, texts.clone(), out.shape.zstd_level).map_err(bad)?;
         let counts = Counts::of(lines.iter().map(|line| (line.id.ts_ns, line.severity)));
         let (t0, t1) = ends(&lines, |id| id.ts_ns);
         let (b0, b1) = ends(&lines, |id| signed(id.batch));

@@ -11,6 +11,7 @@ use super::{
     bloom::Bloom,
     counts::Counts,
     day::{self, Day},
+    fields::Gate,
     head::unsigned,
 };
 use crate::{
@@ -50,6 +51,13 @@ pub(crate) struct Candidate {
     pub(crate) batches: (u64, u64),
 }
 
+impl Candidate {
+    /// Their text alone.
+    pub(crate) const fn text_bytes(&self) -> u64 {
+        self.raw_bytes.saturating_sub(super::head::raw_bytes(0, 1).saturating_mul(self.n))
+    }
+}
+
 /// The head's part of the view.
 #[derive(Debug)]
 pub(crate) struct Snapshot<'a> {
@@ -78,6 +86,7 @@ pub(crate) struct Volume {
     pub(crate) lines: u64,
     pub(crate) raw_bytes: u64,
     pub(crate) lost_lines: u64,
+    pub(crate) stored_bytes: u64,
 }
 
 /// What a day's file says before any line of it is read.
@@ -192,12 +201,13 @@ fn list(conn: &Connection, path: &Path, plan: &Plan, stats: &mut QueryStats) -> 
     let sql = |error: rusqlite::Error| Error::sql(path, &error);
     let mut listing = Listing::default();
     let mut streams: HashMap<i64, Arc<Labels>> = HashMap::new();
-    let mut statement = conn.prepare("SELECT id, labels, sealed_upto FROM streams").map_err(sql)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?))).map_err(sql)?;
+    let mut statement = conn.prepare("SELECT id, labels, sealed_upto, blocks FROM streams").map_err(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?))).map_err(sql)?;
     for row in rows {
-        let (id, text, mark): (i64, _, _) = row.map_err(sql)?;
+        let (id, text, mark, blocks): (i64, _, _, i64) = row.map_err(sql)?;
         match serde_json::from_str::<Labels>(&text) {
-            Ok(labels) if plan.selects(&labels) => drop(streams.insert(id, Arc::new(labels))),
+            // A stream whose blocks are all gone has only its mark.
+            Ok(labels) if blocks > 0 && plan.selects(&labels) => drop(streams.insert(id, Arc::new(labels))),
             Ok(_) => {}
             Err(error) => {
                 stats.note_damage(&Error::Corrupt { path: path.display().to_string(), what: format!("labels of stream {id}: {error}") });
@@ -253,7 +263,7 @@ impl DaySnapshot<'_> {
     pub(crate) fn volumes(&self) -> Result<Vec<Volume>> {
         let sql = |error: rusqlite::Error| Error::sql(&self.path, &error);
         let Some(conn) = &self.conn else { return Ok(Vec::new()) };
-        let mut statement = conn.prepare("SELECT labels, blocks, lines, raw_bytes, lost_lines FROM streams").map_err(sql)?;
+        let mut statement = conn.prepare("SELECT labels, blocks, lines, raw_bytes, lost_lines, stored_bytes FROM streams").map_err(sql)?;
         let rows = statement.query_map([], |row| {
             Ok(Volume {
                 labels: row.get(0)?,
@@ -261,6 +271,7 @@ impl DaySnapshot<'_> {
                 lines: unsigned(row.get(2)?),
                 raw_bytes: unsigned(row.get(3)?),
                 lost_lines: unsigned(row.get(4)?),
+                stored_bytes: unsigned(row.get(5)?),
             })
         });
         rows.and_then(Iterator::collect).map_err(sql)
@@ -295,13 +306,21 @@ impl DaySnapshot<'_> {
         self.noted(candidate, read, stats)
     }
 
-    /// Adds the text.
-    pub(crate) fn lines(&self, candidate: &Candidate, columns: Columns, stats: &mut QueryStats) -> Option<Lines> {
+    /// Adds the text of the selected lines; see [`Lines::decode_where`].
+    pub(crate) fn lines_where(
+        &self,
+        candidate: &Candidate,
+        columns: Columns,
+        gates: &[Gate],
+        selected: &mut Vec<usize>,
+        stats: &mut QueryStats,
+    ) -> Option<Lines> {
         let packed = match candidate.place {
             Place::Block(id) => self.blob("SELECT body FROM bodies WHERE block = ?1", id, self.conn.as_ref(), &self.path),
             Place::Head(id) => self.blob("SELECT body FROM batches WHERE id = ?1", id, Some(self.head), self.head_path),
         };
-        let read = packed.and_then(|packed| Lines::decode(columns, &packed).map_err(|error| self.bad(candidate, error.0)));
+        let read =
+            packed.and_then(|packed| Lines::decode_where(columns, &packed, gates, selected).map_err(|error| self.bad(candidate, error.0)));
         self.noted(candidate, read, stats)
     }
 

@@ -35,6 +35,14 @@ pub struct Stats {
     pub cut_lines: u64,
     /// Lines with an impossible time, filed under the time of arrival.
     pub redated_lines: u64,
+    /// Lines that retention deleted.
+    pub expired_lines: u64,
+    /// Bytes that retention gave back to the file system.
+    pub expired_bytes: u64,
+    /// Blocks that retention deleted from days that stay.
+    pub expired_blocks: u64,
+    /// Lines that were erased.
+    pub erased_lines: u64,
     /// Lines that were damaged in the head and could not be sealed.
     pub lost_lines: u64,
     /// Damaged files found since the start.
@@ -102,6 +110,10 @@ fn totals(snapshot: &Snapshot<'_>, all: &mut Stats) -> Result<()> {
             "duplicate_appends" => all.duplicate_appends = unsigned(value),
             "cut_lines" => all.cut_lines = unsigned(value),
             "redated_lines" => all.redated_lines = unsigned(value),
+            "erased_lines" => all.erased_lines = unsigned(value),
+            "expired_lines" => all.expired_lines = unsigned(value),
+            "expired_bytes" => all.expired_bytes = unsigned(value),
+            "expired_blocks" => all.expired_blocks = unsigned(value),
             _ => {}
         }
     }

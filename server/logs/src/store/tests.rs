@@ -8,7 +8,9 @@ use tempfile::TempDir;
 
 mod crash;
 mod damage;
+mod full;
 mod model;
+mod retention;
 
 const NS: i64 = 1_000_000_000;
 const MINUTE: i64 = 60 * NS;
@@ -435,4 +437,27 @@ fn many_callers_are_committed_together() {
         }
     });
     assert_eq!(find(&engine, "").entries.len(), 80);
+}
+
+#[test]
+fn volumes_are_told_by_label() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(&dir);
+    store(&engine, 1, "shop", &["one", "two"]);
+    seal(&engine);
+    store(&engine, 2, "admin", &["three"]);
+    let told = |by: &[&str], query: &str| {
+        let by: Vec<String> = by.iter().map(|name| (*name).to_owned()).collect();
+        let found = engine.volumes(&by, &Query::parse(query).unwrap(), T, T + DAY).unwrap();
+        assert_eq!(found.left_out, 0);
+        found.volumes.iter().map(|volume| (volume.labels.to_string(), volume.streams, volume.lines, volume.raw_bytes)).collect::<Vec<_>>()
+    };
+    let (shop, admin) = (r#"{app="shop"}"#.to_owned(), r#"{app="admin"}"#.to_owned());
+    assert_eq!(told(&["app"], ""), [(shop, 1, 2, 38), (admin.clone(), 1, 1, 21)]);
+    assert_eq!(told(&["env", "host"], ""), [(r#"{env="prod"}"#.to_owned(), 2, 3, 59)]);
+    assert_eq!(told(&["app"], r#"{app="admin"}"#), [(admin, 1, 1, 21)]);
+    let stored = |query: &str| engine.volumes(&[], &Query::parse(query).unwrap(), T, T + DAY).unwrap().volumes[0].stored_bytes;
+    assert!(stored(r#"{app="shop"}"#) > 0);
+    assert_eq!(stored(r#"{app="admin"}"#), 0);
+    assert!(engine.volumes(&[], &Query::parse("word").unwrap(), T, T + DAY).is_err());
 }

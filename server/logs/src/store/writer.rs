@@ -12,6 +12,7 @@ use super::{
     day::{self, Day},
     head::{Head, NewRow, Pending, Tally, signed, unsigned},
     recover,
+    retention::Rules,
     screen::{by_day, rows, screen},
     seal::{self, Sealed, Shape},
 };
@@ -50,6 +51,16 @@ pub(crate) enum Command {
     Append { appends: Vec<Append>, reply: Reply<Vec<Outcome>> },
     Seal { now_ms: UnixMs, reply: Reply<Sealed> },
     Retain { now_ms: UnixMs, keep_days: u32, reply: Reply<Retained> },
+    Work(Work),
+}
+
+/// A piece of rarer work, done between two other commands.
+pub(crate) struct Work(pub(crate) Box<dyn FnOnce(&mut Writer) + Send>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
 }
 
 /// What retention did.
@@ -57,9 +68,13 @@ pub(crate) enum Command {
 pub struct Retained {
     /// Days whose file was deleted, as `YYYY-MM-DD`.
     pub days: Vec<String>,
-    /// Size of these files.
+    /// Bytes given back to the file system.
     pub bytes: u64,
-    /// Lines of such days that were in the head.
+    /// Blocks deleted from days that stay.
+    pub blocks: u64,
+    /// Lines of these days and blocks.
+    pub lines: u64,
+    /// Lines in the head whose time was past.
     pub head_lines: u64,
     /// Lanes and files that were forgotten because nothing came for long.
     pub forgotten: usize,
@@ -71,8 +86,9 @@ pub(crate) struct Writer {
     pub(crate) head: Head,
     pub(crate) shared: Arc<Shared>,
     pub(crate) publisher: Publisher,
-    days: BTreeMap<Day, Connection>,
-    pending: HashMap<(Day, String), Pending>,
+    pub(super) rules: Rules,
+    pub(super) days: BTreeMap<Day, Connection>,
+    pub(super) pending: HashMap<(Day, String), Pending>,
     pending_bytes: u64,
     /// A seal failed: no more by itself until the owner's next call succeeds, or each append would try again.
     seal_failed: bool,
@@ -90,7 +106,8 @@ impl Writer {
     pub(crate) fn new(head: Head, shared: Arc<Shared>, publisher: Publisher) -> Result<Self> {
         let pending = head.pending()?;
         let pending_bytes = pending.values().map(|stream| stream.raw_bytes).sum();
-        Ok(Self { head, shared, publisher, days: BTreeMap::new(), pending, pending_bytes, seal_failed: false })
+        let rules = Rules::new(&shared.config)?;
+        Ok(Self { head, shared, publisher, rules, days: BTreeMap::new(), pending, pending_bytes, seal_failed: false })
     }
 
     /// Works until no sender is left.
@@ -102,6 +119,7 @@ impl Writer {
                 Command::Append { appends, reply } => next = self.group(appends, reply, commands),
                 Command::Seal { now_ms, reply } => drop(reply.send(self.seal(now_ms))),
                 Command::Retain { now_ms, keep_days, reply } => drop(reply.send(self.retain(now_ms, keep_days))),
+                Command::Work(Work(work)) => work(&mut self),
             }
             next = next.or_else(|| commands.recv().ok());
         }
@@ -170,12 +188,12 @@ impl Writer {
         Ok(outcomes)
     }
 
-    fn run_sql(&self, sql: &str) -> Result<()> {
+    pub(super) fn run_sql(&self, sql: &str) -> Result<()> {
         self.head.conn.execute_batch(sql).map_err(self.head.error())
     }
 
     /// SQLite may have rolled back by itself already.
-    fn rollback(&self) {
+    pub(super) fn rollback(&self) {
         if !self.head.conn.is_autocommit()
             && let Err(error) = self.run_sql("ROLLBACK")
         {
@@ -266,6 +284,11 @@ impl Writer {
         Ok(sealed)
     }
 
+    /// Seals all that waits.
+    pub(super) fn seal_all(&mut self) -> Result<Sealed> {
+        self.seal_streams(self.pending.keys().cloned().collect())
+    }
+
     fn seal_streams(&mut self, mut due: Vec<(Day, String)>) -> Result<Sealed> {
         due.sort_unstable();
         due.dedup();
@@ -312,7 +335,7 @@ impl Writer {
     }
 
     /// The file's day is announced before its first commit, so that no query misses what leaves the head.
-    fn open_day(&mut self, day: Day) -> Result<()> {
+    pub(super) fn open_day(&mut self, day: Day) -> Result<()> {
         if self.days.contains_key(&day) {
             return Ok(());
         }
@@ -340,46 +363,22 @@ impl Writer {
         Ok(())
     }
 
-    fn retain(&mut self, now_ms: UnixMs, keep_days: u32) -> Result<Retained> {
-        let today = Day::of(now_ms.saturating_mul(1_000_000));
-        let first = Day(today.0.saturating_sub(i32::try_from(keep_days).unwrap_or(i32::MAX)));
-        let mut done = Retained::default();
-        let mut sizes = Vec::new();
-        for day in self.shared.days().iter().copied() {
-            sizes.push((day, super::file_bytes(&day.path(&self.shared.dir))?));
-        }
-        let mut total: u64 = sizes.iter().map(|(_, bytes)| bytes).sum();
-        for (day, bytes) in sizes {
-            let over = self.shared.config.max_bytes > 0 && total > self.shared.config.max_bytes && day < today;
-            if day < first || over {
-                self.days.remove(&day);
-                recover::remove(&day.path(&self.shared.dir))?;
-                self.shared.days_mut().remove(&day);
-                total -= bytes;
-                done.bytes += bytes;
-                done.days.push(day.to_string());
-            }
-        }
-        self.run_sql("BEGIN IMMEDIATE")?;
-        let result = self.retain_head(first, now_ms, &mut done).and_then(|()| self.run_sql("COMMIT"));
-        if let Err(error) = result {
-            self.rollback();
-            return Err(error);
-        }
-        self.pending.retain(|(day, _), _| *day >= first);
-        self.pending_bytes = self.pending.values().map(|stream| stream.raw_bytes).sum();
-        Ok(done)
+    /// A day's file, open.
+    pub(super) fn day(&mut self, day: Day) -> Result<&Connection> {
+        self.open_day(day)?;
+        self.days.get(&day).ok_or(Error::Closed)
     }
 
-    fn retain_head(&self, first: Day, now_ms: UnixMs, done: &mut Retained) -> Result<()> {
-        let old: i64 = self
-            .head
-            .conn
-            .query_row("SELECT coalesce(sum(n), 0) FROM batches WHERE day < ?1", [first.0], |row| row.get(0))
-            .map_err(self.head.error())?;
-        self.head.conn.execute("DELETE FROM batches WHERE day < ?1", [first.0]).map_err(self.head.error())?;
-        done.head_lines = unsigned(old);
-        done.forgotten = self.head.forget(now_ms)?;
+    /// Counts again what waits of some streams.
+    pub(super) fn count_pending(&mut self, keys: &[(Day, String)]) -> Result<()> {
+        for key in keys {
+            let (raw_bytes, rows) = self.head.waiting(key.0, &key.1)?;
+            match self.pending.get_mut(key) {
+                Some(stream) if rows > 0 => (stream.raw_bytes, stream.rows) = (raw_bytes, rows),
+                _ => drop(self.pending.remove(key)),
+            }
+        }
+        self.pending_bytes = self.pending.values().map(|stream| stream.raw_bytes).sum();
         Ok(())
     }
 }

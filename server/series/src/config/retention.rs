@@ -31,6 +31,26 @@ pub enum Keep {
     Forever,
 }
 
+impl Keep {
+    /// This, or the other one where it is not given.
+    const fn or(self, general: Self) -> Self {
+        match self {
+            Self::Unset => general,
+            given => given,
+        }
+    }
+
+    /// Reports an age that is out of bounds.
+    pub(super) fn check(self, key: &str, problems: &mut Problems) {
+        if let Self::For(age) = self
+            && !(DAY..=DAY * LONGEST_DAYS).contains(&age)
+        {
+            let text = format_duration(age);
+            problems.add(key, format!("must be from 1d to {LONGEST_DAYS}d, or `{FOREVER}`, not {text}"));
+        }
+    }
+}
+
 impl Serialize for Keep {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -57,7 +77,8 @@ impl<'de> Deserialize<'de> for Keep {
 pub struct Retention {
     /// Age up to which samples are kept, or `forever`. Empty takes `series.retention_days`.
     pub age: Keep,
-    /// Bytes of the whole store above which the oldest day goes, never the newest; 0 is no bound.
+    /// Bytes of the whole store, summaries included, above which that goes first which has the largest part of its time behind it,
+    /// never the newest day of samples; 0 is no bound.
     pub max_bytes: u64,
     /// The age for single environments (label `env`), which wins over `age`.
     pub env: BTreeMap<String, Keep>,
@@ -72,17 +93,9 @@ impl Default for Retention {
 impl Retention {
     /// Reports what is out of bounds.
     pub(super) fn check(&self, problems: &mut Problems) {
-        let mut keep = |key: &str, keep: Keep| {
-            if let Keep::For(age) = keep
-                && !(DAY..=DAY * LONGEST_DAYS).contains(&age)
-            {
-                let text = format_duration(age);
-                problems.add(key, format!("must be from 1d to {LONGEST_DAYS}d, or `{FOREVER}`, not {text}"));
-            }
-        };
-        keep("retention.age", self.age);
+        self.age.check("retention.age", problems);
         for (env, age) in &self.env {
-            keep(&format!("retention.env.{env}"), *age);
+            age.check(&format!("retention.env.{env}"), problems);
         }
         if self.max_bytes != 0 && self.max_bytes < 64 << 20 {
             problems.add("retention.max_bytes", format!("must be 0 (no bound) or at least {}, not {}", 64 << 20, self.max_bytes));
@@ -92,17 +105,7 @@ impl Retention {
     /// When samples expire at `now_ms`. `days` is `series.retention_days`.
     #[must_use]
     pub fn cutoffs(&self, days: u32, now_ms: UnixMs) -> Cutoffs {
-        let before = |age: Duration| now_ms.saturating_sub(duration_ms(age)).max(0);
-        let of = |keep: Keep, general: UnixMs| match keep {
-            Keep::Unset => general,
-            Keep::For(age) => before(age),
-            Keep::Forever => 0,
-        };
-        let general = of(self.age, before(DAY * days));
-        let envs: BTreeMap<String, UnixMs> = self.env.iter().map(|(env, keep)| (env.clone(), of(*keep, general))).collect();
-        let latest = envs.values().copied().fold(general, UnixMs::max);
-        let earliest = envs.values().copied().fold(general, UnixMs::min);
-        Cutoffs { general, envs, earliest, latest }
+        Cutoffs::new(self.age.or(Keep::For(DAY * days)), &self.env, now_ms)
     }
 }
 
@@ -118,6 +121,20 @@ pub struct Cutoffs {
 }
 
 impl Cutoffs {
+    /// Of an age and those of environments, at `now_ms`; ages that are not given are the general one.
+    pub(super) fn new(age: Keep, env: &BTreeMap<String, Keep>, now_ms: UnixMs) -> Self {
+        let of = |keep: Keep, general: UnixMs| match keep {
+            Keep::Unset => general,
+            Keep::For(age) => now_ms.saturating_sub(duration_ms(age)).max(0),
+            Keep::Forever => 0,
+        };
+        let general = of(age, 0);
+        let envs: BTreeMap<String, UnixMs> = env.iter().map(|(env, keep)| (env.clone(), of(*keep, general))).collect();
+        let latest = envs.values().copied().fold(general, UnixMs::max);
+        let earliest = envs.values().copied().fold(general, UnixMs::min);
+        Self { general, envs, earliest, latest }
+    }
+
     /// The cutoff of an environment; the empty one is that of series without the label.
     #[must_use]
     pub fn of_env(&self, env: &str) -> UnixMs {

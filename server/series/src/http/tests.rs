@@ -84,7 +84,7 @@ fn errors_have_prometheus_kinds() {
         (QUERY, "query=sum(", 400, "bad_data", "invalid parameter \"query\": parse error"),
         (QUERY, "query=up&time=yesterday", 400, "bad_data", "yesterday"),
         (QUERY, "query=up&limit=-1", 400, "bad_data", "limit"),
-        (QUERY, "query=up&timeout=0", 503, "timeout", "time limit"),
+        (QUERY, "query=up&timeout=0", 503, "timeout", "raise `query_timeout`"),
         (QUERY, "query=up&timeout=-1", 400, "bad_data", "timeout"),
         (QUERY, "query={__name__=~'up',job=~'.%2B'} %2B on() up", 400, "bad_data", "invalid"),
         (QUERY, "query=up / on() up", 422, "execution", "many-to-many"),
@@ -156,6 +156,10 @@ fn parameters_of_a_query_are_taken() {
         let reply = query(&source(), Params(&pairs(&format!("query=up&lookback_delta={wrong}"))), 0, &EvalOptions::default());
         assert_eq!(reply.status(), 400, "{wrong}");
     }
+    let taken = |given: &str| Params(&pairs(given)).options(&EvalOptions::default()).map(|options| options.summaries);
+    assert_eq!((taken("summaries=false"), taken("summaries=true"), taken("")), (Ok(false), Ok(true), Ok(true)));
+    let wrong = "invalid parameter \"summaries\": it must be true or false";
+    assert_eq!(taken("summaries=maybe"), Err(ApiError::bad_data(wrong)));
 }
 
 #[test]

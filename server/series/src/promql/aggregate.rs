@@ -38,16 +38,16 @@ pub(crate) fn aggregate(ctx: &Context<'_>, node: &AggregateExpr, grid: Grid) -> 
         _ => return Err(Error::BadData(format!("aggregation `{}` is not supported", node.op))),
     };
     let columns = ctx.vector(&node.expr, grid)?;
-    let groups = group(&columns, node.modifier.as_ref());
+    let groups = group(ctx, &columns, node.modifier.as_ref());
     ctx.charge(groups.len(), grid.len)?;
     Ok(reduced(&columns, groups, grid, |_, values| reduce(values)))
 }
 
 fn quantile(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Grid) -> Result<Vec<Column>, Error> {
     let q = ctx.scalar(param, grid)?;
-    q.iter().for_each(|q| annotations::check_quantile(ctx, *q));
+    annotations::check_quantiles(ctx, &q, grid);
     let columns = ctx.vector(&node.expr, grid)?;
-    let groups = group(&columns, node.modifier.as_ref());
+    let groups = group(ctx, &columns, node.modifier.as_ref());
     ctx.charge(groups.len(), grid.len)?;
     Ok(reduced(&columns, groups, grid, |step, values| statistics::quantile(q[step], values)))
 }
@@ -55,11 +55,11 @@ fn quantile(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Grid) -
 fn some_of(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Grid, rank: Rank) -> Result<Vec<Column>, Error> {
     let param = ctx.scalar(param, grid)?;
     let columns = ctx.vector(&node.expr, grid)?;
-    let groups: Vec<Vec<usize>> = group(&columns, node.modifier.as_ref()).into_iter().map(|group| group.members).collect();
+    let groups: Vec<Vec<usize>> = group(ctx, &columns, node.modifier.as_ref()).into_iter().map(|group| group.members).collect();
     ranked(ctx, columns, &groups, grid, &param, rank)
 }
 
-fn group(columns: &[Column], modifier: Option<&LabelModifier>) -> Vec<Group> {
+fn group(ctx: &Context<'_>, columns: &[Column], modifier: Option<&LabelModifier>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut by_labels: HashMap<Labels, usize> = HashMap::new();
     for (at, column) in columns.iter().enumerate() {
@@ -70,6 +70,12 @@ fn group(columns: &[Column], modifier: Option<&LabelModifier>) -> Vec<Group> {
                 by_labels.insert(labels.clone(), groups.len());
                 groups.push(Group { labels: Arc::new(labels), members: vec![at] });
             }
+        }
+    }
+    // In the order of labels, sums of fractions and ranks of equal values are the same whatever other steps a range has.
+    if ctx.step > 0 && !columns.is_sorted_by(|a, b| a.labels <= b.labels) {
+        for group in &mut groups {
+            group.members.sort_by(|a, b| columns[*a].labels.cmp(&columns[*b].labels));
         }
     }
     groups
@@ -108,7 +114,7 @@ fn count_values(ctx: &Context<'_>, node: &AggregateExpr, param: &Expr, grid: Gri
     let is_dropped = matches!(&node.modifier, Some(LabelModifier::Exclude(names)) if names.labels.contains(&label));
     let columns = ctx.vector(&node.expr, grid)?;
     let mut counted: Vec<Column> = Vec::new();
-    for group in group(&columns, node.modifier.as_ref()) {
+    for group in group(ctx, &columns, node.modifier.as_ref()) {
         let mut by_value: HashMap<u64, usize> = HashMap::new();
         for step in 0..grid.len {
             for value in group.members.iter().map(|at| columns[*at].values[step]).filter(|value| !is_absent(*value)) {

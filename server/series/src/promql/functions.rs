@@ -6,6 +6,7 @@ use super::{
     histogram, labels, math, order, over_time, rate,
     select::{self, Apply, Ranges, Window},
     statistics::{self, larger, smaller},
+    summarized,
     time::{self, Field},
     values::{ABSENT, Column, Grid, Val, is_absent},
 };
@@ -109,7 +110,7 @@ impl<'a> Args<'a> {
     }
 
     fn ranges(&self, at: usize) -> Result<Ranges, Error> {
-        select::ranges(self.ctx, self.get(at)?, self.grid)
+        select::ranges(self.ctx, self.get(at)?, self.grid, summarized::named(self.call.func.name))
     }
 
     fn text(&self, at: usize) -> Result<String, Error> {
@@ -195,7 +196,7 @@ impl<'a> Args<'a> {
             }
             "quantile_over_time" => {
                 let q = self.scalar(0)?;
-                q.iter().for_each(|q| annotations::check_quantile(self.ctx, *q));
+                annotations::check_quantiles(self.ctx, &q, self.grid);
                 self.windows(1, false, &|step, window| Some(statistics::quantile(q[step], &mut window.values.to_vec())))
             }
             "double_exponential_smoothing" => {
@@ -233,9 +234,13 @@ impl<'a> Args<'a> {
     fn windows(&self, at: usize, keeps_name: bool, f: &Apply<'_>) -> Result<Vec<Column>, Error> {
         let mut columns = self.ranges(at)?.map(self.ctx, f)?;
         if matches!(self.call.func.name, "rate" | "increase") {
-            columns.iter().for_each(|column| annotations::check_counter(self.ctx, &column.labels));
+            columns.iter().for_each(|column| annotations::check_counter(self.ctx, column, self.grid));
         }
         if !keeps_name {
+            // Types and units may tell series apart that are there at different steps.
+            if columns.iter().any(|column| column.labels.get("__type__").or_else(|| column.labels.get("__unit__")).is_some()) {
+                self.ctx.is_whole();
+            }
             let mut known = HashSet::with_capacity(columns.len());
             for column in &mut columns {
                 column.labels = labels::drop_name(&column.labels);

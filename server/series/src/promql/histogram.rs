@@ -21,8 +21,14 @@ struct Histogram {
 }
 
 pub(crate) fn histogram_quantile(ctx: &Context<'_>, quantiles: &[f64], columns: &[Column], grid: Grid) -> Result<Vec<Column>, Error> {
-    quantiles.iter().for_each(|q| annotations::check_quantile(ctx, *q));
-    compute(ctx, columns, grid, |step, buckets| quantile(ctx, quantiles[step], buckets))
+    annotations::check_quantiles(ctx, quantiles, grid);
+    compute(ctx, columns, grid, |step, buckets| {
+        let found = classic::quantile(quantiles[step], buckets);
+        if found.forced_monotonic {
+            annotations::forced_monotonic(ctx, grid, step);
+        }
+        found.value
+    })
 }
 
 /// Several quantiles, told apart by a label.
@@ -74,17 +80,9 @@ pub(crate) fn histogram_fraction(
     compute(ctx, columns, grid, |step, buckets| classic::fraction(lower[step], upper[step], buckets))
 }
 
-fn quantile(ctx: &Context<'_>, q: f64, buckets: &mut Vec<Bucket>) -> f64 {
-    let found = classic::quantile(q, buckets);
-    if found.forced_monotonic {
-        annotations::forced_monotonic(ctx);
-    }
-    found.value
-}
-
 /// One value per histogram and step that has buckets.
 fn compute(ctx: &Context<'_>, columns: &[Column], grid: Grid, f: impl Fn(usize, &mut Vec<Bucket>) -> f64) -> Result<Vec<Column>, Error> {
-    let histograms = group(ctx, columns);
+    let histograms = group(ctx, columns, grid);
     ctx.charge(histograms.len(), grid.len)?;
     let mut buckets = Vec::new();
     let mut out = Vec::with_capacity(histograms.len());
@@ -99,13 +97,13 @@ fn compute(ctx: &Context<'_>, columns: &[Column], grid: Grid, f: impl Fn(usize, 
     merge_same(out)
 }
 
-fn group(ctx: &Context<'_>, columns: &[Column]) -> Vec<Histogram> {
+fn group(ctx: &Context<'_>, columns: &[Column], grid: Grid) -> Vec<Histogram> {
     let mut groups: Vec<(Labels, Vec<(f64, usize)>)> = Vec::new();
     let mut by_labels: HashMap<Labels, usize> = HashMap::new();
     for (at, column) in columns.iter().enumerate() {
         let text = column.labels.get(BOUND).unwrap_or("");
         let Ok(bound) = text.parse::<f64>() else {
-            annotations::bad_bucket(ctx, &column.labels, text);
+            annotations::bad_bucket(ctx, column, text, grid);
             continue;
         };
         let labels = column.labels.without(&[BOUND]);
@@ -116,7 +114,8 @@ fn group(ctx: &Context<'_>, columns: &[Column]) -> Vec<Histogram> {
         groups[group].1.push((bound, at));
     }
     let histogram = |(labels, mut members): (Labels, Vec<(f64, usize)>)| {
-        members.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Different spellings of one bound are added up, in the same order whatever other steps there are.
+        members.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| columns[a.1].labels.cmp(&columns[b.1].labels)));
         let (bounds, counts) = members.into_iter().unzip();
         Histogram { labels: Arc::new(labels), bounds, counts }
     };

@@ -30,6 +30,8 @@ const MAX_DURATION_S: f64 = 3.2e10;
 #[derive(Clone, Debug)]
 pub struct Query {
     pub(crate) expr: Expr,
+    /// As it was written.
+    pub(crate) text: Box<str>,
     experimental: Option<String>,
 }
 
@@ -42,7 +44,7 @@ impl Query {
         check_text(text)?;
         let expr = parser::parse(text).map_err(|error| Error::BadData(format!("parse error: {error} in `{}`", shorten(text))))?;
         let experimental = check(&expr)?;
-        Ok(Self { expr, experimental })
+        Ok(Self { expr, text: text.trim().into(), experimental })
     }
 
     /// The first part that only works with [`EvalOptions::experimental`], such as `limitk`.

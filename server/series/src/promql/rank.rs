@@ -33,7 +33,7 @@ pub(crate) fn ranked(
     param: &[f64],
     rank: Rank,
 ) -> Result<Vec<Column>, Error> {
-    check(ctx, param, rank)?;
+    check(ctx, param, grid, rank)?;
     ctx.charge(columns.len(), grid.len)?;
     let mut kept: Vec<Column> =
         columns.iter().map(|column| Column { labels: column.labels.clone(), values: vec![ABSENT; grid.len] }).collect();
@@ -72,13 +72,13 @@ fn nan_last(a: f64, b: f64) -> std::cmp::Ordering {
     if a.is_nan() || b.is_nan() { nan_first(b, a) } else { nan_first(a, b) }
 }
 
-fn check(ctx: &Context<'_>, param: &[f64], rank: Rank) -> Result<(), Error> {
+fn check(ctx: &Context<'_>, param: &[f64], grid: Grid, rank: Rank) -> Result<(), Error> {
     if param.iter().any(|value| value.is_nan()) {
         let what = if rank == Rank::Ratio { "Ratio" } else { "Parameter" };
         return Err(Error::Execution(format!("{what} value is NaN")));
     }
     if rank == Rank::Ratio {
-        param.iter().for_each(|ratio| annotations::check_ratio(ctx, *ratio));
+        annotations::check_ratios(ctx, param, grid);
         return Ok(());
     }
     let (least, most) = (i64::MIN as f64, i64::MAX as f64);

@@ -1,28 +1,47 @@
 //! What happens between the samples of a range: rates, differences, trends.
 
 use super::{select::Window, statistics::regression};
+use crate::summary::differs;
+
+/// What is known of the samples of a window with at least two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) first_at: i64,
+    pub(crate) last_at: i64,
+    pub(crate) first: f64,
+    /// From the first to the last value, without the resets of a counter.
+    pub(crate) change: f64,
+    pub(crate) count: u32,
+}
+
+/// `rate`, `increase` and `delta` of samples.
+pub(crate) fn extrapolated(window: &Window<'_>, is_counter: bool, is_rate: bool) -> Option<f64> {
+    let (ts, values) = (window.ts, window.values);
+    let (first_at, last_at) = (*ts.first()?, *ts.last()?);
+    let (first, last) = (*values.first()?, *values.last()?);
+    let mut change = last - first;
+    if is_counter {
+        change += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+    }
+    let count = u32::try_from(ts.len()).unwrap_or(u32::MAX);
+    stretched(&Change { first_at, last_at, first, change, count }, (window.start, window.end), is_counter, is_rate)
+}
 
 /// `rate`, `increase` and `delta`: the change over the samples, extrapolated to the borders of the range.
 ///
 /// The change is stretched to each border unless the nearest sample is more than 1.1 average distances away: then the series
 /// is taken to begin or end half a distance beyond that sample. A counter is never stretched to below zero.
-pub(crate) fn extrapolated(window: &Window<'_>, is_counter: bool, is_rate: bool) -> Option<f64> {
-    let (ts, values) = (window.ts, window.values);
-    let (first_at, last_at) = (*ts.first()?, *ts.last()?);
-    let (first, last) = (*values.first()?, *values.last()?);
-    if ts.len() < 2 {
+pub(crate) fn stretched(samples: &Change, (start, end): (i64, i64), is_counter: bool, is_rate: bool) -> Option<f64> {
+    let Change { first_at, last_at, first, change, count } = *samples;
+    if count < 2 {
         return None;
-    }
-    let mut change = last - first;
-    if is_counter {
-        change += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
     }
     let seconds = |ms: i64| ms as f64 / 1_000.0;
     let covered = seconds(last_at - first_at);
-    let distance = covered / (ts.len() - 1) as f64;
+    let distance = covered / f64::from(count - 1);
     let threshold = distance * 1.1;
-    let mut to_start = seconds(first_at - window.start);
-    let mut to_end = seconds(window.end - last_at);
+    let mut to_start = seconds(first_at - start);
+    let mut to_end = seconds(end - last_at);
     if to_start >= threshold {
         to_start = distance / 2.0;
     }
@@ -34,7 +53,7 @@ pub(crate) fn extrapolated(window: &Window<'_>, is_counter: bool, is_rate: bool)
     }
     let mut factor = (covered + to_start + to_end) / covered;
     if is_rate {
-        factor /= seconds(window.end - window.start);
+        factor /= seconds(end - start);
     }
     Some(change * factor)
 }
@@ -67,6 +86,5 @@ pub(crate) fn resets(window: &Window<'_>) -> Option<f64> {
 
 /// `changes`.
 pub(crate) fn changes(window: &Window<'_>) -> Option<f64> {
-    let differs = |pair: &&[f64]| pair[1] != pair[0] && !(pair[0].is_nan() && pair[1].is_nan());
-    Some(window.values.windows(2).filter(differs).count() as f64)
+    Some(window.values.windows(2).filter(|pair| differs(pair[0], pair[1])).count() as f64)
 }

@@ -1,34 +1,6 @@
 //! Sums, means, deviations and quantiles with the care that Prometheus takes: compensated sums, NaN in its places.
 
-/// A sum that keeps what rounding loses (Neumaier).
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sum {
-    sum: f64,
-    lost: f64,
-}
-
-impl Sum {
-    pub(crate) fn add(&mut self, value: f64) {
-        let total = self.sum + value;
-        if total.is_infinite() {
-            self.lost = 0.0;
-        } else if self.sum.abs() >= value.abs() {
-            self.lost += (self.sum - total) + value;
-        } else {
-            self.lost += (value - total) + self.sum;
-        }
-        self.sum = total;
-    }
-
-    pub(crate) fn total(&self) -> f64 {
-        self.sum + self.lost
-    }
-
-    fn scale(&mut self, by: f64) {
-        self.sum *= by;
-        self.lost *= by;
-    }
-}
+use crate::summary::Sum;
 
 pub(crate) fn sum(values: &[f64]) -> f64 {
     let mut sum = Sum::default();

@@ -132,7 +132,8 @@ fn selector(vector: &VectorSelector, range: Option<Duration>) -> Value {
     all
 }
 
-fn offset(offset: Option<&Offset>) -> i64 {
+/// Milliseconds.
+pub(crate) fn offset(offset: Option<&Offset>) -> i64 {
     match offset {
         None => 0,
         Some(Offset::Pos(by)) => millis(*by),
@@ -140,7 +141,8 @@ fn offset(offset: Option<&Offset>) -> i64 {
     }
 }
 
-fn timestamp(at: Option<&AtModifier>) -> Option<i64> {
+/// Milliseconds of a fixed time.
+pub(crate) fn timestamp(at: Option<&AtModifier>) -> Option<i64> {
     match at {
         Some(AtModifier::At(time)) => Some(match time.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(since) => millis(since),

@@ -46,6 +46,13 @@ pub(crate) struct Column {
     pub(crate) values: Vec<f64>,
 }
 
+impl Column {
+    /// The steps that have a value.
+    pub(crate) fn present(&self) -> impl Iterator<Item = usize> {
+        self.values.iter().enumerate().filter(|(_, value)| !is_absent(**value)).map(|(step, _)| step)
+    }
+}
+
 /// What a node of a query evaluates to.
 #[derive(Clone, Debug)]
 pub(crate) enum Val {

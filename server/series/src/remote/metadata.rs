@@ -35,6 +35,14 @@ impl Metadata {
         }
     }
 
+    /// What a series' metric is, under its own name or that of its family (`x` of `x_bucket`, `x_count` and `x_sum`).
+    #[must_use]
+    pub fn of_family(&self, name: &str) -> Option<(String, Description)> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let family = || ["_bucket", "_count", "_sum"].iter().find_map(|end| known.get_key_value(name.strip_suffix(end)?));
+        known.get_key_value(name).or_else(family).map(|(name, description)| (name.clone(), description.clone()))
+    }
+
     /// Metrics by name: one, or the first ones; `limit` 0 means all.
     #[must_use]
     pub fn list(&self, name: Option<&str>, limit: usize) -> Vec<(String, Description)> {
@@ -60,5 +68,7 @@ mod tests {
         assert_eq!(metadata.list(Some("up"), 0)[0].1.help, "new");
         assert_eq!(metadata.list(Some("m1"), 0)[0].1.help.len(), MAX_TEXT_CHARS);
         assert_eq!(metadata.list(None, 2).len(), 2);
+        let family = |name| metadata.of_family(name).map(|(name, _)| name);
+        assert_eq!((family("m1_bucket"), family("m1"), family("m_sum")), (Some("m1".to_owned()), Some("m1".to_owned()), None));
     }
 }

@@ -174,7 +174,7 @@ impl<'a> Decoder<'a> {
         let (mut reader, mut name, mut description) = (Reader(message), "", Description { kind: "unknown", ..Description::default() });
         while let Some((number, field)) = reader.field()? {
             match number {
-                1 => description.kind = kind(field.number()?),
+                1 => description.kind = Kind::name(field.number()?),
                 2 => name = field.text()?,
                 4 => field.text()?.clone_into(&mut description.help),
                 5 => field.text()?.clone_into(&mut description.unit),
@@ -260,7 +260,7 @@ impl<'a> Decoder<'a> {
         let text = |at: u64| Ok::<_, RequestError>(std::str::from_utf8(symbol(symbols, at)?.0).map_err(|_| Malformed)?.to_owned());
         while let Some((number, field)) = reader.field()? {
             match number {
-                1 => description.kind = kind(field.number()?),
+                1 => description.kind = Kind::name(field.number()?),
                 3 => description.help = text(field.number()?)?,
                 4 => description.unit = text(field.number()?)?,
                 _ => {}
@@ -413,15 +413,17 @@ fn labels_of(pairs: &[Pair<'_>]) -> Result<Labels, String> {
 }
 
 /// `MetricMetadata.MetricType`, the same in both versions.
-const fn kind(number: u64) -> &'static str {
-    match number {
-        1 => "counter",
-        2 => "gauge",
-        3 => "histogram",
-        4 => "gaugehistogram",
-        5 => "summary",
-        6 => "info",
-        7 => "stateset",
-        _ => "unknown",
+pub(super) struct Kind;
+
+impl Kind {
+    /// By number.
+    const ALL: [&'static str; 8] = ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+
+    fn name(number: u64) -> &'static str {
+        usize::try_from(number).ok().and_then(|number| Self::ALL.get(number)).copied().unwrap_or("unknown")
+    }
+
+    pub(super) fn number(name: &str) -> u64 {
+        Self::ALL.iter().position(|known| *known == name).unwrap_or(0) as u64
     }
 }

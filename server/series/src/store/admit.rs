@@ -147,8 +147,6 @@ impl Gate {
             Err(Reason::TooOld)
         } else if sample.ts_ms > self.newest {
             Err(Reason::TooFarAhead)
-        } else if sample.labels.is_empty() {
-            Err(Reason::WithoutLabels)
         } else {
             Ok(())
         }

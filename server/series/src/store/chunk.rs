@@ -70,7 +70,7 @@ pub(crate) fn encode_bare(ts: &[i64], values: &[f64]) -> Vec<u8> {
     out
 }
 
-fn encode_times(out: &mut Vec<u8>, ts: &[i64], first: i64) {
+pub(crate) fn encode_times(out: &mut Vec<u8>, ts: &[i64], first: i64) {
     let step = if ts.len() < 2 { 0 } else { ts[1] - ts[0] };
     if ts.windows(2).all(|pair| pair[1] - pair[0] == step) {
         out.push(TIMES_STEP);
@@ -91,7 +91,7 @@ fn encode_times(out: &mut Vec<u8>, ts: &[i64], first: i64) {
     }
 }
 
-fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
+pub(crate) fn encode_values(out: &mut Vec<u8>, values: &[f64]) {
     let bits = values.first().map_or(0, |value| value.to_bits());
     if values.iter().all(|value| value.to_bits() == bits) {
         match decimals::whole(f64::from_bits(bits)) {
@@ -162,7 +162,7 @@ fn decode_columns(reader: &mut Reader<'_>, count: usize, first: i64) -> Option<C
     reader.0.is_empty().then_some((ts, values))
 }
 
-fn decode_times(reader: &mut Reader<'_>, count: usize, first: i64) -> Option<Vec<i64>> {
+pub(crate) fn decode_times(reader: &mut Reader<'_>, count: usize, first: i64) -> Option<Vec<i64>> {
     match reader.byte()? {
         TIMES_STEP => {
             let step = i64::try_from(reader.number()?).ok().filter(|step| *step > 0 || count == 1)?;
@@ -192,7 +192,7 @@ fn from_offsets(first: i64, offsets: &[u64]) -> Option<Vec<i64>> {
     Some(ts)
 }
 
-fn decode_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<f64>> {
+pub(crate) fn decode_values(reader: &mut Reader<'_>, count: usize) -> Option<Vec<f64>> {
     let float = |bytes: [u8; 8]| f64::from_bits(u64::from_le_bytes(bytes));
     match reader.byte()? {
         VALUES_SAME => Some(vec![float(reader.array()?); count]),

@@ -1,7 +1,6 @@
 //! A day file `YYYY-MM-DD.db`: the sealed chunks of one UTC day.
 //!
-//! `pairs` is both the dictionary of label pairs and the index: each row has the series that carry the pair, as growing
-//! varint deltas. A series is the list of its pairs' ids. The chunks of 128 series in a window are one row of `groups`, with
+//! It has an index (see `index_file`). The chunks of 128 series in a window are one row of `groups`, with
 //! the key `series / 128 << 4 | window of the day`: series are numbered in the order of their labels by the first seal, so a
 //! metric of all hosts lies together. `chunks` is of format 1, one row per series and window; such rows are read, and move into
 //! their group when the group is written.
@@ -14,18 +13,14 @@
 use super::{
     chunk::{self, WINDOW_MS},
     group::{self, Chunks},
+    index_file::IndexWriter,
     part::{Block, Piece, merge},
     sqlite::{self, Mode},
-    varint::{Reader, put},
 };
 use crate::error::Error;
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 use shipwatch_common::model::Labels;
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 86_400_000;
@@ -101,7 +96,7 @@ fn write_parts(connection: &Connection, path: &Path, day: i64, parts: &[(Arc<Lab
         if ts.is_empty() {
             continue;
         }
-        let series = writer.series_id(labels).map_err(wrong)?;
+        let series = writer.index.series_id(labels).map_err(wrong)?;
         let mut from = 0;
         while from < ts.len() {
             let window = chunk::window_of(ts[from]);
@@ -117,12 +112,7 @@ fn write_parts(connection: &Connection, path: &Path, day: i64, parts: &[(Arc<Lab
 
 /// Statements and what they found, for one transaction.
 struct Writer<'c> {
-    pairs: HashMap<(Box<str>, Box<str>), i64>,
-    added: HashMap<i64, Vec<i64>>,
-    find_pair: Statement<'c>,
-    add_pair: Statement<'c>,
-    find_series: Statement<'c>,
-    add_series: Statement<'c>,
+    index: IndexWriter<'c>,
     find_chunk: Statement<'c>,
     drop_chunk: Statement<'c>,
     find_group: Statement<'c>,
@@ -132,18 +122,12 @@ struct Writer<'c> {
     day: i64,
     /// Chunks that wait for others of their group.
     pending: BTreeMap<i64, Chunks>,
-    connection: &'c Connection,
 }
 
 impl<'c> Writer<'c> {
     fn new(connection: &'c Connection, day: i64) -> rusqlite::Result<Self> {
         Ok(Self {
-            pairs: HashMap::new(),
-            added: HashMap::new(),
-            find_pair: connection.prepare("SELECT id FROM pairs WHERE name = ?1 AND value = ?2")?,
-            add_pair: connection.prepare("INSERT INTO pairs(name, value, series) VALUES (?1, ?2, x'')")?,
-            find_series: connection.prepare("SELECT id FROM series WHERE labels = ?1")?,
-            add_series: connection.prepare("INSERT INTO series(labels) VALUES (?1)")?,
+            index: IndexWriter::new(connection)?,
             find_chunk: connection.prepare("SELECT t0, t1, n, body FROM chunks WHERE key = ?1")?,
             drop_chunk: connection.prepare("DELETE FROM chunks WHERE key = ?1")?,
             find_group: connection.prepare("SELECT body FROM groups WHERE key = ?1")?,
@@ -151,34 +135,7 @@ impl<'c> Writer<'c> {
             has_chunks: connection.query_row("SELECT 1 FROM chunks LIMIT 1", [], |_| Ok(())).optional()?.is_some(),
             day,
             pending: BTreeMap::new(),
-            connection,
         })
-    }
-
-    fn pair_id(&mut self, name: &str, value: &str) -> rusqlite::Result<i64> {
-        let key = (Box::from(name), Box::from(value));
-        if let Some(id) = self.pairs.get(&key) {
-            return Ok(*id);
-        }
-        let id = match self.find_pair.query_row([name, value], |row| row.get(0)).optional()? {
-            Some(id) => id,
-            None => self.add_pair.insert([name, value])?,
-        };
-        self.pairs.insert(key, id);
-        Ok(id)
-    }
-
-    fn series_id(&mut self, labels: &Labels) -> rusqlite::Result<i64> {
-        let mut ids = labels.iter().map(|(name, value)| self.pair_id(name, value)).collect::<rusqlite::Result<Vec<i64>>>()?;
-        ids.sort_unstable();
-        let mut blob = Vec::with_capacity(ids.len() * 2);
-        ids.iter().for_each(|id| put(&mut blob, *id as u64));
-        if let Some(id) = self.find_series.query_row([&blob], |row| row.get(0)).optional()? {
-            return Ok(id);
-        }
-        let series = self.add_series.insert([&blob])?;
-        ids.iter().for_each(|id| self.added.entry(*id).or_default().push(series));
-        Ok(series)
     }
 
     fn put_chunk(&mut self, series: i64, window: i64, ts: &[i64], values: &[f64], written: &mut Written) -> rusqlite::Result<()> {
@@ -230,19 +187,7 @@ impl<'c> Writer<'c> {
     /// Writes what waits and brings the postings up to date.
     fn finish(mut self, written: &mut Written) -> rusqlite::Result<()> {
         self.flush(written)?;
-        let mut read = self.connection.prepare("SELECT series FROM pairs WHERE id = ?1")?;
-        let mut write = self.connection.prepare("UPDATE pairs SET series = ?2 WHERE id = ?1")?;
-        for (pair, mut added) in self.added {
-            let mut blob: Vec<u8> = read.query_row([pair], |row| row.get(0))?;
-            let mut last = decode_list(&blob).last().map_or(0, |series| i64::from(*series));
-            added.sort_unstable();
-            for series in added {
-                put(&mut blob, (series - last) as u64);
-                last = series;
-            }
-            write.execute(params![pair, blob])?;
-        }
-        Ok(())
+        self.index.finish()
     }
 }
 
@@ -272,17 +217,6 @@ fn merge_blocks(before: Block, fresh: Block, written: &mut Written) -> Block {
 pub(crate) fn block(row: &rusqlite::Row<'_>) -> rusqlite::Result<Block> {
     let body: Vec<u8> = row.get(3)?;
     Ok(Block { t0: row.get(0)?, t1: row.get(1)?, count: row.get(2)?, body: body.into() })
-}
-
-/// Series of a posting; a list that is cut short gives what is whole.
-pub(crate) fn decode_list(blob: &[u8]) -> Vec<u32> {
-    let (mut reader, mut last, mut out) = (Reader(blob), 0u64, Vec::new());
-    while let Some(delta) = reader.number() {
-        last = last.saturating_add(delta);
-        let Ok(series) = u32::try_from(last) else { break };
-        out.push(series);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -37,14 +37,26 @@ pub(crate) fn of_whole(number: i64) -> Option<f64> {
     (value.abs() <= MOST).then_some(value)
 }
 
-/// Encodes values, if all of them have few decimals.
-pub(crate) fn encode(values: &[f64]) -> Option<Vec<u8>> {
+/// How many decimals values have and the numbers that stand for them, if all of them have few.
+pub(crate) fn numbers(values: &[f64]) -> Option<(u8, Vec<i64>)> {
     let mut digits = 0;
     for value in values {
         // More digits are right for those before as well, or it is found out below.
         digits += SCALES[digits..].iter().position(|scale| scaled(*value, *scale).is_some())?;
     }
-    let numbers: Vec<i64> = values.iter().map(|value| scaled(*value, SCALES[digits])).collect::<Option<_>>()?;
+    let numbers = values.iter().map(|value| scaled(*value, SCALES[digits])).collect::<Option<Vec<i64>>>()?;
+    Some((digits as u8, numbers))
+}
+
+/// The value of a number with so many decimals.
+pub(crate) fn value_of(number: i64, digits: u8) -> Option<f64> {
+    SCALES.get(usize::from(digits)).map(|scale| number as f64 / scale)
+}
+
+/// Encodes values, if all of them have few decimals.
+pub(crate) fn encode(values: &[f64]) -> Option<Vec<u8>> {
+    let (digits, numbers) = numbers(values)?;
+    let digits = usize::from(digits);
     let with = |delta| compress(&numbers, digits, delta);
     let auto = with(DeltaSpec::Auto)?;
     let first_order = with(DeltaSpec::TryConsecutive(1))?;

@@ -10,10 +10,11 @@
 
 use super::{
     DAY_MS, Engine,
-    day::{self, WINDOW_BITS, decode_list},
+    day::{self, WINDOW_BITS},
     day_reader::DayReader,
     group,
     index::Lookup as _,
+    index_file::{IndexReader, decode_list},
     lock, read_lock, recover,
     sqlite::{self, Mode},
     varint::put,
@@ -49,7 +50,7 @@ pub struct RetainReport {
 
 /// What becomes of a day.
 #[derive(Debug, Eq, PartialEq)]
-enum Verdict {
+pub(super) enum Verdict {
     Keep,
     Delete,
     /// These environments go; the empty one stands for series without the label.
@@ -57,7 +58,7 @@ enum Verdict {
 }
 
 /// Decides for a day that ends at `end` and has series of these environments.
-fn verdict(cutoffs: &Cutoffs, end: UnixMs, envs: Vec<String>) -> Verdict {
+pub(super) fn verdict(cutoffs: &Cutoffs, end: UnixMs, envs: Vec<String>) -> Verdict {
     let (gone, kept): (Vec<String>, Vec<String>) = envs.into_iter().partition(|env| end <= cutoffs.of_env(env));
     match (gone.is_empty(), kept.is_empty()) {
         (true, _) => Verdict::Keep,
@@ -76,9 +77,10 @@ impl Engine {
         let _one_at_a_time = lock(&self.sealing);
         let cutoffs = self.config.cutoffs(now_ms);
         let mut report = RetainReport::default();
-        self.delete_by_name(cutoffs.earliest, &mut report)?;
-        self.expire_environments(&cutoffs, &mut report)?;
-        self.shrink_to(self.config.retention.max_bytes, &mut report)?;
+        self.delete_by_name(cutoffs.earliest, now_ms, &mut report)?;
+        self.expire_environments(&cutoffs, now_ms, &mut report)?;
+        self.expire_tiers(now_ms, &mut report)?;
+        self.shrink_to(self.config.retention.max_bytes, now_ms, &mut report)?;
         self.counters.expired_files.fetch_add(report.files.len() as u64, Relaxed);
         self.counters.expired_bytes.fetch_add(report.bytes, Relaxed);
         self.counters.expired_samples.fetch_add(report.samples, Relaxed);
@@ -90,7 +92,7 @@ impl Engine {
     }
 
     /// Days that nobody keeps: what is in them need not be looked at.
-    fn delete_by_name(&self, earliest: UnixMs, report: &mut RetainReport) -> Result<(), Error> {
+    fn delete_by_name(&self, earliest: UnixMs, now_ms: UnixMs, report: &mut RetainReport) -> Result<(), Error> {
         for entry in fs::read_dir(&self.dir).map_err(|e| Error::io("list", &self.dir, &e))? {
             let entry = entry.map_err(|e| Error::io("list", &self.dir, &e))?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -99,6 +101,7 @@ impl Engine {
                 continue;
             }
             if day::parse_name(&name).is_some() {
+                self.before_expiry(day, None, now_ms)?;
                 self.forget_day(day);
             }
             report.bytes += delete(&entry.path())?;
@@ -109,11 +112,12 @@ impl Engine {
 
     /// Readers first: nobody opens what is not in the list.
     fn forget_day(&self, day: i64) {
-        write_lock(&self.days).remove(&day);
+        self.unlist(day);
         lock(&self.readers).retain(|(of, _)| *of != day);
     }
 
-    fn delete_day(&self, day: i64, report: &mut RetainReport) -> Result<(), Error> {
+    pub(super) fn delete_day(&self, day: i64, now_ms: UnixMs, report: &mut RetainReport) -> Result<(), Error> {
+        self.before_expiry(day, None, now_ms)?;
         self.forget_day(day);
         let name = day::file_name(day);
         report.bytes += delete(&self.dir.join(&name))?;
@@ -121,15 +125,17 @@ impl Engine {
         Ok(())
     }
 
-    fn expire_environments(&self, cutoffs: &Cutoffs, report: &mut RetainReport) -> Result<(), Error> {
+    fn expire_environments(&self, cutoffs: &Cutoffs, now_ms: UnixMs, report: &mut RetainReport) -> Result<(), Error> {
         let last = day::day_of(cutoffs.latest) - 1;
         let days: Vec<_> = read_lock(&self.days).range(..=last).map(|(day, path)| (*day, path.clone())).collect();
         for (day, path) in days {
-            let done = match environments(&path) {
+            let done = match DayReader::open(&path).and_then(|reader| environments(&reader.index)) {
                 Ok(envs) => match verdict(cutoffs, (day + 1) * DAY_MS, envs) {
                     Verdict::Keep => Ok(()),
-                    Verdict::Delete => self.delete_day(day, report),
-                    Verdict::TakeOut(envs) => self.take_out(day, &path, &envs, report),
+                    Verdict::Delete => self.delete_day(day, now_ms, report),
+                    Verdict::TakeOut(envs) => {
+                        self.before_expiry(day, Some(&envs), now_ms).and_then(|()| self.take_out(day, &path, &envs, report))
+                    }
                 },
                 Err(error) => Err(error),
             };
@@ -144,7 +150,10 @@ impl Engine {
     fn take_out(&self, day: i64, path: &Path, envs: &[String], report: &mut RetainReport) -> Result<(), Error> {
         let size = || fs::metadata(path).map_or(0, |meta| meta.len());
         let before = size();
-        let (series, samples) = take_out(day, path, envs)?;
+        let taken = take_out(&DAYS, day, path, envs);
+        // Also after an error: it may have come after the commit.
+        lock(&self.changes).note_all();
+        let (series, samples) = taken?;
         // Readers that know numbers of what is gone are not used again; those at work see the file as it was.
         write_lock(&self.days).insert(day, Arc::from(path));
         lock(&self.readers).retain(|(of, _)| *of != day);
@@ -153,63 +162,70 @@ impl Engine {
         report.bytes += before.saturating_sub(size());
         Ok(())
     }
-
-    fn shrink_to(&self, max_bytes: u64, report: &mut RetainReport) -> Result<(), Error> {
-        if max_bytes == 0 {
-            return Ok(());
-        }
-        loop {
-            let stats = self.stats();
-            let oldest = match read_lock(&self.days).first_key_value() {
-                Some((day, _)) if stats.day_files > 1 && stats.head_bytes + stats.day_bytes > max_bytes => *day,
-                _ => return Ok(()),
-            };
-            self.delete_day(oldest, report)?;
-        }
-    }
 }
 
-/// The environments in a day; the empty one if there are series without.
-fn environments(path: &Path) -> Result<Vec<String>, Error> {
-    let reader = DayReader::open(path)?;
-    let mut envs = reader.names_or_values(Some(ENV))?;
-    if reader.with_any(ENV, "", &|_| true)?.len() < reader.all()?.len() {
+/// What differs between files whose series can be taken out.
+pub(super) struct Layout {
+    pub(super) migrations: &'static [&'static str],
+    /// Low bits of a group's key that are not its number.
+    pub(super) key_bits: u32,
+    /// The start of a group's window, by its key.
+    pub(super) window: fn(first: i64, key: i64) -> i64,
+    /// Whether there may be rows of format 1.
+    pub(super) has_chunks: bool,
+}
+
+const DAYS: Layout = Layout { migrations: day::MIGRATIONS, key_bits: WINDOW_BITS, window: day::window_start, has_chunks: true };
+
+/// The environments in a file; the empty one if there are series without.
+pub(super) fn environments(index: &IndexReader) -> Result<Vec<String>, Error> {
+    let mut envs = index.names_or_values(Some(ENV))?;
+    if index.with_any(ENV, "", &|_| true)?.len() < index.all()?.len() {
         envs.push(String::new());
     }
     Ok(envs)
 }
 
-/// Takes series of environments out of a day file; how many series and samples they were.
-fn take_out(day: i64, path: &Path, envs: &[String]) -> Result<(u64, u64), Error> {
+/// Takes series of environments out of a file; how many series and samples they were. `first` is the file's first day.
+pub(super) fn take_out(layout: &Layout, first: i64, path: &Path, envs: &[String]) -> Result<(u64, u64), Error> {
     let gone = {
-        let reader = DayReader::open(path)?;
-        let mut gone: HashSet<u32> = reader.with_any(ENV, "", &|value| envs.iter().any(|env| env == value))?.into_iter().collect();
+        let index = IndexReader::open(path, layout.migrations)?;
+        let mut gone: HashSet<u32> = index.with_any(ENV, "", &|value| envs.iter().any(|env| env == value))?.into_iter().collect();
         if envs.iter().any(String::is_empty) {
-            let others: HashSet<u32> = reader.with_any(ENV, "", &|_| true)?.into_iter().collect();
-            gone.extend(reader.all()?.into_iter().filter(|series| !others.contains(series)));
+            let others: HashSet<u32> = index.with_any(ENV, "", &|_| true)?.into_iter().collect();
+            gone.extend(index.all()?.into_iter().filter(|series| !others.contains(series)));
         }
         gone
     };
-    let connection = sqlite::open(path, Mode::Write, day::MIGRATIONS)?;
+    let connection = sqlite::open(path, Mode::Write, layout.migrations)?;
     let wrong = |e: rusqlite::Error| sqlite::error("write", path, &e);
     let transaction = connection.unchecked_transaction().map_err(wrong)?;
-    let samples = delete_series(&transaction, &gone).map_err(wrong)? + delete_from_groups(&transaction, day, &gone).map_err(wrong)?;
+    let old = if layout.has_chunks { delete_chunks(&transaction, &gone).map_err(wrong)? } else { 0 };
+    delete_series(&transaction, &gone).map_err(wrong)?;
+    let samples = old + delete_from_groups(&transaction, layout, first, &gone).map_err(wrong)?;
     transaction.commit().map_err(wrong)?;
     connection.execute_batch("VACUUM").map_err(wrong)?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(wrong)?;
     Ok((gone.len() as u64, samples))
 }
 
-fn delete_series(connection: &rusqlite::Connection, gone: &HashSet<u32>) -> rusqlite::Result<u64> {
+/// Deletes chunks of format 1; how many samples they had.
+fn delete_chunks(connection: &rusqlite::Connection, gone: &HashSet<u32>) -> rusqlite::Result<u64> {
     let mut count = connection.prepare("SELECT coalesce(sum(n), 0) FROM chunks WHERE key BETWEEN ?1 AND ?2")?;
     let mut chunks = connection.prepare("DELETE FROM chunks WHERE key BETWEEN ?1 AND ?2")?;
-    let mut series = connection.prepare("DELETE FROM series WHERE id = ?1")?;
     let mut samples = 0;
     for id in gone {
         let first = i64::from(*id) << WINDOW_BITS;
         let last = first | ((1 << WINDOW_BITS) - 1);
         samples += count.query_row([first, last], |row| row.get::<_, i64>(0))?.unsigned_abs();
         chunks.execute([first, last])?;
+    }
+    Ok(samples)
+}
+
+fn delete_series(connection: &rusqlite::Connection, gone: &HashSet<u32>) -> rusqlite::Result<()> {
+    let mut series = connection.prepare("DELETE FROM series WHERE id = ?1")?;
+    for id in gone {
         series.execute([i64::from(*id)])?;
     }
     let mut read = connection.prepare("SELECT id, series FROM pairs")?;
@@ -231,12 +247,12 @@ fn delete_series(connection: &rusqlite::Connection, gone: &HashSet<u32>) -> rusq
             update.execute(params![pair, encode_list(&kept)])?;
         }
     }
-    Ok(samples)
+    Ok(())
 }
 
 /// Takes series out of the groups they share with others; how many samples they had. A group that cannot be read stays as it
 /// is: nobody reads it, and `verify` tells of it.
-fn delete_from_groups(connection: &rusqlite::Connection, day: i64, gone: &HashSet<u32>) -> rusqlite::Result<u64> {
+fn delete_from_groups(connection: &rusqlite::Connection, layout: &Layout, first_day: i64, gone: &HashSet<u32>) -> rusqlite::Result<u64> {
     let mut places: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     for series in gone {
         places.entry(series / group::SERIES).or_default().push((series % group::SERIES) as u8);
@@ -246,11 +262,11 @@ fn delete_from_groups(connection: &rusqlite::Connection, day: i64, gone: &HashSe
     let mut delete = connection.prepare("DELETE FROM groups WHERE key = ?1")?;
     let mut samples = 0;
     for (number, places) in places {
-        let first = i64::from(number) << WINDOW_BITS;
-        let rows = read.query_map([first, first | ((1 << WINDOW_BITS) - 1)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let first = i64::from(number) << layout.key_bits;
+        let rows = read.query_map([first, first | ((1 << layout.key_bits) - 1)], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let groups: Vec<(i64, Vec<u8>)> = rows.collect::<rusqlite::Result<_>>()?;
         for (key, body) in groups {
-            let window = day::window_start(day, key);
+            let window = (layout.window)(first_day, key);
             let Ok(mut chunks) = group::decode(window, &body, |_| true) else { continue };
             let before = chunks.len();
             samples += places.iter().filter_map(|place| chunks.remove(place)).map(|chunk| u64::from(chunk.count)).sum::<u64>();
@@ -276,7 +292,7 @@ fn encode_list(series: &[u32]) -> Vec<u8> {
 
 /// Deletes a file, its log first, so that a crash in between never leaves a log that a new file of this name would take for
 /// its own.
-fn delete(path: &Path) -> Result<u64, Error> {
+pub(super) fn delete(path: &Path) -> Result<u64, Error> {
     ["-shm", "-wal", ""].into_iter().try_fold(0, |bytes, suffix| Ok(bytes + remove(&recover::beside(path, suffix))?))
 }
 

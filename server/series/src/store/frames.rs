@@ -60,17 +60,11 @@ impl Frame {
         for plane in 0..8 {
             raw.extend(self.values.iter().map(|value| value.to_bits().to_le_bytes()[plane]));
         }
-        let mut out = vec![VERSION, 0, 0, 0, 0];
-        put(&mut out, raw.len() as u64);
-        out.extend_from_slice(&zstd::bulk::compress(&raw, 1)?);
-        Ok(with_crc(out))
+        pack(&raw)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let mut reader = open(bytes)?;
-        let raw_len = reader.number().filter(|len| *len <= MAX_RAW_BYTES).ok_or("it has a wrong length")?;
-        let raw = zstd::bulk::decompress(reader.0, raw_len as usize).map_err(|_| "it cannot be decompressed")?;
-        Self::decode_raw(&raw).ok_or("it has a wrong structure")
+        Self::decode_raw(&unpack(bytes)?).ok_or("it has a wrong structure")
     }
 
     fn decode_raw(raw: &[u8]) -> Option<Self> {
@@ -89,6 +83,21 @@ impl Frame {
         let value = |at: usize| f64::from_bits(u64::from_le_bytes(std::array::from_fn(|plane| planes[plane * count + at])));
         reader.0.is_empty().then(|| Self { ids, ts, values: (0..count).map(value).collect() })
     }
+}
+
+/// Compresses bytes and puts version, checksum and length before them.
+pub(crate) fn pack(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = vec![VERSION, 0, 0, 0, 0];
+    put(&mut out, raw.len() as u64);
+    out.extend_from_slice(&zstd::bulk::compress(raw, 1)?);
+    Ok(with_crc(out))
+}
+
+/// What [`pack`] was given.
+pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut reader = open(bytes)?;
+    let raw_len = reader.number().filter(|len| *len <= MAX_RAW_BYTES).ok_or("it has a wrong length")?;
+    zstd::bulk::decompress(reader.0, raw_len as usize).map_err(|_| "it cannot be decompressed")
 }
 
 /// A series' labels as bytes.

@@ -83,6 +83,8 @@ pub(crate) struct Sizes {
 pub(crate) struct Head {
     entries: Entries,
     free: Vec<u32>,
+    /// Numbers in the order of stored ids.
+    by_id: Vec<u32>,
     finder: Finder,
     pub(crate) postings: Postings,
     generations: Vec<Arc<Generation>>,
@@ -114,6 +116,15 @@ impl Head {
         Some(Found { slot, id: self.entries.get(slot)?.id, shared: known.is_some() })
     }
 
+    /// As [`Head::find`], after a look at a likely number: series that began together, such as those of a host, come together, and
+    /// what lies together in memory is found fast.
+    pub(crate) fn find_at(&self, labels: &Arc<Labels>, likely: u32) -> Option<Found> {
+        match self.entries.get(likely) {
+            Some(entry) if Arc::ptr_eq(&entry.labels, labels) => Some(Found { slot: likely, id: entry.id, shared: true }),
+            _ => self.find(labels),
+        }
+    }
+
     /// Holds the sender's labels in place of its own equal ones, so that they are found by their address from now on and are in
     /// memory once.
     pub(crate) fn share(&mut self, slot: u32, labels: Arc<Labels>) {
@@ -139,9 +150,45 @@ impl Head {
                 (self.entries.0.len() - 1) as u32
             }
         };
+        // Stored ids grow, so it is the last one.
+        let at = if self.id_at(self.by_id.len().wrapping_sub(1)) < Some(id) { self.by_id.len() } else { self.place_of(id) };
+        self.by_id.insert(at, slot);
         self.postings.add(slot, &labels);
         self.finder.add(slot, &self.entries);
         slot
+    }
+
+    fn id_at(&self, place: usize) -> Option<i64> {
+        self.entries.get(*self.by_id.get(place)?).map(|entry| entry.id)
+    }
+
+    /// Place in the order of ids of the first series whose id is not smaller.
+    fn place_of(&self, id: i64) -> usize {
+        self.by_id.partition_point(|slot| self.entries.get(*slot).is_some_and(|entry| entry.id < id))
+    }
+
+    /// Stored id and samples of the series from an id on, by id.
+    pub(crate) fn series_from(&self, id: i64) -> impl Iterator<Item = (i64, &Part)> {
+        let slots = self.by_id[self.place_of(id)..].iter();
+        slots.filter_map(|slot| self.entries.get(*slot).map(|entry| (entry.id, &entry.part)))
+    }
+
+    /// The checkpoint has all blocks of series with ids from `first` on and before `end`.
+    pub(crate) fn mark_saved(&mut self, first: i64, end: i64) {
+        for slot in &self.by_id[self.place_of(first)..self.place_of(end)] {
+            if let Some(entry) = self.entries.get_mut(*slot) {
+                entry.part.mark_saved();
+            }
+        }
+    }
+
+    /// The samples of a series, to be filled from the checkpoint.
+    pub(crate) fn part_mut(&mut self, slot: u32) -> Option<&mut Part> {
+        Some(&mut self.entries.get_mut(slot)?.part)
+    }
+
+    pub(crate) const fn is_sealing(&self) -> bool {
+        !self.generations.is_empty()
     }
 
     pub(crate) fn push(&mut self, slot: u32, ts: i64, value: f64) {
@@ -185,6 +232,7 @@ impl Head {
     pub(crate) fn end_seal(&mut self, idle: &[(u32, i64)]) {
         self.generations.clear();
         let dead: HashSet<u32> = idle.iter().map(|(slot, _)| *slot).collect();
+        self.by_id.retain(|slot| !dead.contains(slot));
         let mut gone = Vec::with_capacity(dead.len());
         for slot in &dead {
             if let Some(entry) = self.entries.0.get_mut(*slot as usize).and_then(Option::take) {

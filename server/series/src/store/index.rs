@@ -142,7 +142,13 @@ fn insert(list: &mut Vec<u32>, series: u32) {
                 list.insert(at, series);
             }
         }
-        _ => list.push(series),
+        _ => {
+            // By a little: the lists of a head have eight entries and more for each of its series.
+            if list.len() == list.capacity() {
+                list.reserve_exact(1 + list.len() / 8);
+            }
+            list.push(series);
+        }
     }
 }
 

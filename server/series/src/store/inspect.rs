@@ -4,14 +4,19 @@
 //! - Nothing is changed, put aside or deleted; damage is told and reading goes on behind it.
 //! - A few hundred series are in memory at a time.
 
+mod tiers;
+
+pub use tiers::{TierStats, tier_stats};
+
 use super::{
-    chunk, day,
+    checkpoint, chunk, day,
     day::DAY_MS,
     day_reader::DayReader,
     frames::{self, Frame},
     index::Lookup as _,
     part::{Piece, merge},
-    recover,
+    recover::{self, OpenReport},
+    replay,
     sqlite::{self, Mode},
 };
 use crate::{config::ENV, error::Error};
@@ -39,20 +44,22 @@ pub struct Damage {
 pub struct Verdict {
     /// Files read.
     pub files: u64,
-    /// Chunks, in day files.
+    /// Chunks, in day files and in the checkpoint of the head.
     pub chunks: u64,
     /// Frames, in `head.db`.
     pub frames: u64,
     /// Samples in both.
     pub samples: u64,
+    /// Buckets, in files of summaries.
+    pub buckets: u64,
     /// What cannot be read.
     pub damage: Vec<Damage>,
 }
 
-/// What one day file holds.
+/// What one day file, or `head.db`, holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DayStats {
-    /// `2026-11-23`.
+    /// `2026-11-23`; `head` is what no day file has yet, `damaged` what was put aside.
     pub day: String,
     /// Bytes of the file.
     pub bytes: u64,
@@ -123,6 +130,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(&Path)) -> Result<Verdict, Er
         let done = verify_day(&path, day, &mut verdict);
         verdict.file_done(&path, done);
     }
+    tiers::verify(dir, &mut progress, &mut verdict)?;
     Ok(verdict)
 }
 
@@ -179,6 +187,42 @@ fn verify_head(path: &Path, verdict: &mut Verdict) -> Result<(), Error> {
             Err(reason) => verdict.add(path, format!("frame {}: {reason}", row.get::<_, i64>(0).map_err(wrong)?)),
         }
     }
+    verify_checkpoint(&connection, path, verdict).map_err(wrong)
+}
+
+/// What the head was saved as. A file of the first format has nothing of it.
+fn verify_checkpoint(connection: &rusqlite::Connection, path: &Path, verdict: &mut Verdict) -> rusqlite::Result<()> {
+    if !replay::has_checkpoint(connection)? {
+        return Ok(());
+    }
+    let mut all = connection.prepare("SELECT number, body FROM saved")?;
+    let mut rows = all.query([])?;
+    while let Some(row) = rows.next()? {
+        let number = row.get(0)?;
+        match checkpoint::decode_open(number, row.get_ref(1)?.as_blob()?) {
+            Ok(series) => {
+                verdict.samples += series.iter().map(|(_, (tail, late))| u64::from(tail.count()) + late.len() as u64).sum::<u64>()
+            }
+            Err(reason) => verdict.add(path, format!("checkpoint {number}: {reason}")),
+        }
+    }
+    let mut all = connection.prepare("SELECT number, body FROM saved_blocks")?;
+    let mut rows = all.query([])?;
+    while let Some(row) = rows.next()? {
+        let number = row.get(0)?;
+        match checkpoint::decode_blocks(number, row.get_ref(1)?.as_blob()?) {
+            Ok(blocks) => {
+                for (id, block) in blocks {
+                    verdict.chunks += 1;
+                    verdict.samples += u64::from(block.count);
+                    if let Some(reason) = wrong_with(&Piece::Block(block)) {
+                        verdict.add(path, format!("checkpoint of series {id}: {reason}"));
+                    }
+                }
+            }
+            Err(reason) => verdict.add(path, format!("blocks of checkpoint {number}: {reason}")),
+        }
+    }
     Ok(())
 }
 
@@ -190,8 +234,8 @@ fn verify_day(path: &Path, day: i64, verdict: &mut Verdict) -> Result<(), Error>
     let reader = DayReader::open(path)?;
     reader.check()?;
     let (first, last) = (day * DAY_MS, (day + 1) * DAY_MS - 1);
-    for group in reader.all()?.chunks(GROUP) {
-        let labels = reader.labels(group)?;
+    for group in reader.index.all()?.chunks(GROUP) {
+        let labels = reader.index.labels(group)?;
         let mut unreadable = Vec::new();
         let chunks = reader.chunks(group, day, (first, last), &mut |reason| unreadable.push(reason))?;
         unreadable.into_iter().for_each(|reason| verdict.add(path, reason));
@@ -223,49 +267,106 @@ fn wrong_with(piece: &Piece) -> Option<String> {
     })
 }
 
-/// What each day file holds; `top` is how many names and labels are told.
+/// What each day file holds, then what `head.db` does, then the bytes of what was put aside; `top` is how many names and labels
+/// are told.
 ///
 /// # Errors
 /// A file that cannot be read: `verify` tells more.
 pub fn stats(dir: &Path, top: usize) -> Result<Vec<DayStats>, Error> {
-    day_files(dir)?.into_iter().map(|(day, path)| day_stats(day, &path, top)).collect()
+    let mut all: Vec<DayStats> = day_files(dir)?.into_iter().map(|(day, path)| day_stats(day, &path, top)).collect::<Result<_, _>>()?;
+    let head = dir.join("head.db");
+    if head.try_exists().map_err(|e| Error::io("look for", &head, &e))? {
+        all.push(head_stats(&head, top)?);
+    }
+    let bytes = damaged_bytes(dir)?;
+    if bytes > 0 {
+        all.push(DayStats::new("damaged", bytes, 0, 0));
+    }
+    Ok(all)
+}
+
+/// Bytes of damaged files that were put aside.
+fn damaged_bytes(dir: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, &e))? {
+        let entry = entry.map_err(|e| Error::io("list", dir, &e))?;
+        if entry.file_name().to_string_lossy().contains(".corrupt-") {
+            bytes += entry.metadata().map_err(|e| Error::io("read", &entry.path(), &e))?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+/// The whole head is in memory for it, as in a running server.
+fn head_stats(path: &Path, top: usize) -> Result<DayStats, Error> {
+    let connection = sqlite::open(path, Mode::Read, recover::MIGRATIONS)?;
+    let mut report = OpenReport::default();
+    let head = replay::load(&connection, &mut report).map_err(|e| sqlite::error("read", path, &e))?.head;
+    let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+    let bytes = size(path) + size(&recover::beside(path, "-wal"));
+    let mut stats = DayStats::new("head", bytes, report.series, report.samples);
+    for name in head.postings.names() {
+        let (mut series, mut values) = (0, 0);
+        for value in head.postings.values(name) {
+            let with = head.postings.count(name, value) as u64;
+            (series, values) = (series + with, values + 1);
+            stats.add_pair(name, value, with, top);
+        }
+        stats.names.push(NameStats { name: name.to_owned(), series, values });
+    }
+    stats.finish(top);
+    Ok(stats)
+}
+
+impl DayStats {
+    fn new(name: &str, bytes: u64, series: u64, samples: u64) -> Self {
+        let bytes_per_sample = if samples == 0 { 0.0 } else { bytes as f64 / samples as f64 };
+        let (envs, names, pairs) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { day: name.to_owned(), bytes, series, samples, bytes_per_sample, envs, names, pairs }
+    }
+
+    fn add_pair(&mut self, name: &str, value: &str, series: u64, top: usize) {
+        if name == ENV {
+            self.envs.insert(value.to_owned(), series);
+        }
+        self.pairs.push(PairStats { name: name.to_owned(), value: value.to_owned(), series });
+        shorten(&mut self.pairs, top, GROUP);
+    }
+
+    /// Brings what was added to its order and length.
+    fn finish(&mut self, top: usize) {
+        let without = self.series - self.envs.values().sum::<u64>().min(self.series);
+        if without > 0 {
+            self.envs.insert(String::new(), without);
+        }
+        shorten(&mut self.pairs, top, 0);
+        self.names.sort_by(|a, b| (b.values, &a.name).cmp(&(a.values, &b.name)));
+        self.names.truncate(top);
+    }
 }
 
 fn day_stats(day: i64, path: &Path, top: usize) -> Result<DayStats, Error> {
     let reader = DayReader::open(path)?;
-    let all = reader.all()?;
-    let (mut names, mut pairs, mut envs) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for name in reader.names_or_values(None)? {
-        let values = reader.names_or_values(Some(&name))?;
-        let mut series = 0;
-        let count = values.len() as u64;
-        for value in values {
-            let with = reader.with_value(&name, &value)?.len() as u64;
-            series += with;
-            if name == ENV {
-                envs.insert(value.clone(), with);
-            }
-            pairs.push(PairStats { name: name.clone(), value, series: with });
-            shorten(&mut pairs, top, GROUP);
-        }
-        names.push(NameStats { name, series, values: count });
-    }
-    let without = all.len() as u64 - envs.values().sum::<u64>().min(all.len() as u64);
-    if without > 0 {
-        envs.insert(String::new(), without);
-    }
-    shorten(&mut pairs, top, 0);
-    names.sort_by(|a, b| (b.values, &a.name).cmp(&(a.values, &b.name)));
-    names.truncate(top);
+    let all = reader.index.all()?;
     let (first, last) = (day * DAY_MS, (day + 1) * DAY_MS - 1);
     let mut samples = 0;
     for group in all.chunks(GROUP) {
         samples += reader.chunks(group, day, (first, last), &mut |_| {})?.iter().flatten().map(Piece::count).sum::<u64>();
     }
     let bytes = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
-    let name = day::file_name(day).trim_end_matches(".db").to_owned();
-    let bytes_per_sample = if samples == 0 { 0.0 } else { bytes as f64 / samples as f64 };
-    Ok(DayStats { day: name, bytes, series: all.len() as u64, samples, bytes_per_sample, envs, names, pairs })
+    let mut stats = DayStats::new(day::file_name(day).trim_end_matches(".db"), bytes, all.len() as u64, samples);
+    for name in reader.index.names_or_values(None)? {
+        let values = reader.index.names_or_values(Some(&name))?;
+        let (mut series, count) = (0, values.len() as u64);
+        for value in values {
+            let with = reader.index.with_value(&name, &value)?.len() as u64;
+            series += with;
+            stats.add_pair(&name, &value, with, top);
+        }
+        stats.names.push(NameStats { name, series, values: count });
+    }
+    stats.finish(top);
+    Ok(stats)
 }
 
 /// Keeps the labels with most series once there are `slack` more than wanted.

@@ -5,7 +5,7 @@
 //! # Invariants
 //! - Of two samples with the same time the one written last wins: late samples over blocks and tail.
 //! - A block never crosses a window; blocks and tail grow in time; late samples are not behind the tail.
-//! - There is a tail when there is anything, but for what was taken out.
+//! - There is a tail when there is anything, but for what was taken out or could not be read.
 
 use super::{
     chunk::{self, Columns},
@@ -107,9 +107,18 @@ struct Late {
 /// The samples of one series.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
-    blocks: Vec<Block>,
     tail: Tail,
+    /// Most series have a tail alone, so the rest lies elsewhere.
+    rest: Option<Box<Rest>>,
+}
+
+/// What is not in the tail.
+#[derive(Clone, Debug, Default)]
+struct Rest {
+    blocks: Vec<Block>,
     late: Option<Box<Late>>,
+    /// So many of the blocks are in the checkpoint.
+    saved: u32,
 }
 
 impl Part {
@@ -122,8 +131,8 @@ impl Part {
                 self.tail.push(ts, value);
             }
             Some((t0, _)) if ts >= t0 && !self.tail.is_full() => self.tail.set(ts, value),
-            Some(_) => self.late.get_or_insert_default().push(ts, value),
-            None => self.tail.push(ts, value),
+            None if self.blocks().last().is_none_or(|block| block.t1 < ts) => self.tail.push(ts, value),
+            Some(_) | None => self.rest.get_or_insert_default().late.get_or_insert_default().push(ts, value),
         }
     }
 
@@ -132,27 +141,73 @@ impl Part {
         let Some((t0, t1)) = tail.range() else { return };
         let (ts, values): Columns = tail.iter().unzip();
         let block = Block { t0, t1, count: tail.count().into(), body: chunk::encode(&ts, &values).into() };
-        if self.blocks.len() == self.blocks.capacity() {
-            self.blocks.reserve_exact(1 + self.blocks.len() / 4);
+        let blocks = &mut self.rest.get_or_insert_default().blocks;
+        if blocks.len() == blocks.capacity() {
+            blocks.reserve_exact(1 + blocks.len() / 4);
         }
-        self.blocks.push(block);
+        blocks.push(block);
+    }
+
+    /// Adds a block that the checkpoint has, behind all others.
+    pub(crate) fn restore_block(&mut self, block: Block) {
+        let rest = self.rest.get_or_insert_default();
+        rest.blocks.reserve_exact(1);
+        rest.blocks.push(block);
+        rest.saved = rest.blocks.len() as u32;
+    }
+
+    /// Puts in what the checkpoint has beside blocks.
+    pub(crate) fn restore_open(&mut self, tail: Tail, late: Vec<(i64, f64)>) {
+        if !self.tail.is_empty() {
+            // Two rows of one series, which only damage makes.
+            return tail.iter().chain(late).for_each(|(ts, value)| self.push(ts, value));
+        }
+        self.tail = tail;
+        if !late.is_empty() {
+            self.rest.get_or_insert_default().late = Some(Box::new(Late { samples: late, sorted: 0 }));
+        }
+    }
+
+    /// Blocks that the checkpoint does not have.
+    pub(crate) fn unsaved(&self) -> &[Block] {
+        self.rest.as_ref().and_then(|rest| rest.blocks.get(rest.saved as usize..)).unwrap_or_default()
+    }
+
+    /// The checkpoint has all blocks.
+    pub(crate) fn mark_saved(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest.saved = rest.blocks.len() as u32;
+        }
+    }
+
+    pub(crate) const fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// Takes out what is before `cutoff`, which is the border of a window.
     pub(crate) fn split_before(&mut self, cutoff: i64) -> Self {
-        let kept = self.blocks.iter().position(|block| block.t0 >= cutoff).unwrap_or(self.blocks.len());
-        let mut old = Self { blocks: self.blocks.drain(..kept).collect(), ..Self::default() };
-        self.blocks.shrink_to_fit();
+        let mut old = Self::default();
         if self.tail.range().is_some_and(|(_, t1)| t1 < cutoff) {
             old.tail = std::mem::take(&mut self.tail);
         }
-        old.late = self.late.as_mut().and_then(|late| late.split_before(cutoff)).map(Box::new);
-        self.late.take_if(|late| late.samples.is_empty());
+        let Some(rest) = &mut self.rest else { return old };
+        let kept = rest.blocks.iter().position(|block| block.t0 >= cutoff).unwrap_or(rest.blocks.len());
+        let blocks: Vec<Block> = rest.blocks.drain(..kept).collect();
+        let late = rest.late.as_mut().and_then(|late| late.split_before(cutoff)).map(Box::new);
+        rest.late.take_if(|late| late.samples.is_empty());
+        if !blocks.is_empty() {
+            rest.blocks.shrink_to_fit();
+            rest.saved = rest.saved.saturating_sub(kept as u32);
+        }
+        if !blocks.is_empty() || late.is_some() {
+            old.rest = Some(Box::new(Rest { blocks, late, saved: 0 }));
+        }
+        self.rest.take_if(|rest| rest.blocks.is_empty() && rest.late.is_none());
         old
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.tail.is_empty() && self.late.is_none()
+        self.tail.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.blocks.is_empty() && rest.late.is_none())
     }
 
     /// Time of the newest sample.
@@ -169,20 +224,25 @@ impl Part {
         self.tail.iter().find(|(at, _)| *at == ts).map(|(_, value)| value)
     }
 
-    fn late(&self) -> &[(i64, f64)] {
-        self.late.as_ref().map_or(&[], |late| &late.samples)
+    fn blocks(&self) -> &[Block] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.blocks)
+    }
+
+    /// Samples that came out of order, in the order in which they came as far as that matters.
+    pub(crate) fn late(&self) -> &[(i64, f64)] {
+        self.rest.as_ref().and_then(|rest| rest.late.as_ref()).map_or(&[], |late| &late.samples)
     }
 
     /// Whether there may be a sample in `[t0, t1]`: to the block.
     pub(crate) fn overlaps(&self, t0: i64, t1: i64) -> bool {
         self.tail.range().is_some_and(|(first, last)| first <= t1 && last >= t0)
-            || self.blocks.iter().any(|block| block.t0 <= t1 && block.t1 >= t0)
+            || self.blocks().iter().any(|block| block.t0 <= t1 && block.t1 >= t0)
             || self.late().iter().any(|(ts, _)| (t0..=t1).contains(ts))
     }
 
     /// What may lie in `[t0, t1]`: cheap, nothing is decoded.
     pub(crate) fn pieces(&self, t0: i64, t1: i64, out: &mut Vec<Piece>) {
-        out.extend(self.blocks.iter().filter(|block| block.t0 <= t1 && block.t1 >= t0).cloned().map(Piece::Block));
+        out.extend(self.blocks().iter().filter(|block| block.t0 <= t1 && block.t1 >= t0).cloned().map(Piece::Block));
         if self.tail.range().is_some_and(|(first, last)| first <= t1 && last >= t0) {
             out.push(Piece::Tail(self.tail.clone()));
         }
@@ -238,7 +298,7 @@ mod tests {
         part.push(480_000, 4.0);
         part.pieces(i64::MIN, i64::MAX, &mut pieces);
         let shown: Vec<_> = pieces.iter().map(|piece| (std::mem::discriminant(piece), piece.count())).collect();
-        let kinds = [Piece::Block(part.blocks[0].clone()), Piece::Tail(Tail::default()), Piece::Plain(Vec::new())];
+        let kinds = [Piece::Block(part.blocks()[0].clone()), Piece::Tail(Tail::default()), Piece::Plain(Vec::new())];
         let expected: Vec<_> = kinds.iter().map(std::mem::discriminant).zip([480, 1, 3]).collect();
         assert_eq!(shown, expected);
         let (ts, values) = merge(&pieces, 10_000, i64::MAX, &mut |reason| panic!("{reason}"));

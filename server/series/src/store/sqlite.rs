@@ -44,7 +44,9 @@ pub(crate) fn open(path: &Path, mode: Mode, migrations: &[&str]) -> Result<Conne
     let mut connection = Connection::open_with_flags(path, flags).map_err(|e| wrong(&e))?;
     connection.busy_timeout(Duration::from_secs(if mode == Mode::Exclusive { 1 } else { 10 })).map_err(|e| wrong(&e))?;
     let pragmas = match mode {
-        Mode::Exclusive => "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;",
+        Mode::Exclusive => {
+            "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
+        }
         Mode::Write => "PRAGMA page_size=2048; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;",
         Mode::Read => "PRAGMA query_only=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-256;",
     };

@@ -6,13 +6,13 @@
 //!              The value is the one before, xor l + 1 bytes that follow, behind s zero bytes; sssllll all ones: it is the same.
 //! ```
 //! A constant series on a regular grid takes a byte for 128 samples, a counter two or three bytes a sample, noise ten.
-//! It is in memory only, so it has no version and no checksum.
+//! In memory it has no version and no checksum; on disk `checkpoint` has both around it, so another codec is a new version there.
 //!
 //! # Invariants
 //! - Times strictly grow and lie in one window; the bits of values are kept.
 //! - What it holds is bounded by [`MAX_SAMPLES`] and [`MAX_BYTES`], to the last sample that was let in.
 
-use super::varint::{Reader, put_signed};
+use super::{chunk, varint::Reader};
 
 /// A full window of samples every 15 s.
 const MAX_SAMPLES: u16 = 480;
@@ -20,8 +20,14 @@ const MAX_SAMPLES: u16 = 480;
 /// Few enough for a cheap read of the newest samples.
 const MAX_BYTES: usize = 512;
 
+/// More than a tail that was written to in between its times ever has.
+const MAX_READ_BYTES: usize = 2 * MAX_BYTES;
+
 /// Most bytes of one op: itself, a step, a value.
 const OP_BYTES: usize = 1 + 5 + 8;
+
+/// Bytes that a tail begins with: an allocator gives no less.
+const FIRST_BYTES: usize = 24;
 
 /// Skipped and following bytes of a value that is the same.
 const SAME: (usize, usize) = (7, 8);
@@ -29,9 +35,12 @@ const SAME: (usize, usize) = (7, 8);
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tail {
-    bytes: Vec<u8>,
+    /// Ops in the first `len` bytes, room behind them.
+    bytes: Box<[u8]>,
+    len: u16,
     t0: i64,
-    t1: i64,
+    /// Last time less the first one.
+    span: u32,
     /// Of the last value.
     bits: u64,
     /// To the last sample.
@@ -51,66 +60,89 @@ impl Tail {
     }
 
     pub(crate) const fn is_full(&self) -> bool {
-        self.count >= MAX_SAMPLES || self.bytes.len() >= MAX_BYTES
+        self.count >= MAX_SAMPLES || self.len as usize >= MAX_BYTES
     }
 
     /// First and last time, if there are samples.
     pub(crate) fn range(&self) -> Option<(i64, i64)> {
-        (!self.is_empty()).then_some((self.t0, self.t1))
+        (!self.is_empty()).then(|| (self.t0, self.t1()))
+    }
+
+    fn t1(&self) -> i64 {
+        self.t0 + i64::from(self.span)
     }
 
     /// Adds a sample behind the last one, in the same window.
     pub(crate) fn push(&mut self, ts: i64, value: f64) {
-        let step = if self.is_empty() { 0 } else { u32::try_from(ts - self.t1).unwrap_or(u32::MAX) };
-        let (bits, before) = (value.to_bits(), self.bits);
+        let bits = value.to_bits();
         if self.is_empty() {
-            self.t0 = ts;
+            (self.t0, self.span) = (ts, 0);
             self.put_one(0, bits);
-        } else if bits == before && step == self.step {
-            self.put_same();
+            self.step = 0;
         } else {
-            self.put_one(i64::from(step) - i64::from(self.step), bits ^ before);
+            let span = u32::try_from(ts - self.t0).unwrap_or(u32::MAX);
+            let step = span.saturating_sub(self.span);
+            if bits == self.bits && step == self.step {
+                self.put_same();
+            } else {
+                self.put_one(i64::from(step) - i64::from(self.step), bits ^ self.bits);
+            }
+            (self.span, self.step) = (span, step);
         }
-        (self.t1, self.bits, self.step) = (ts, bits, step);
+        self.bits = bits;
         self.count += 1;
     }
 
     fn put_same(&mut self) {
-        match self.bytes.last_mut() {
+        match (self.len as usize).checked_sub(1).and_then(|last| self.bytes.get_mut(last)) {
             Some(run) if self.in_run && *run < 0x7f => *run += 1,
             _ => {
-                self.grow();
-                self.bytes.push(0);
+                self.append(&[0]);
                 self.in_run = true;
             }
         }
     }
 
     fn put_one(&mut self, step: i64, xor: u64) {
-        self.grow();
         let zeros = (xor.leading_zeros() / 8) as usize;
         let (skip, len) = if xor == 0 { SAME } else { (zeros, 8 - zeros - (xor.trailing_zeros() / 8) as usize) };
-        self.bytes.push(0x80 | u8::from(step != 0) << 6 | (skip as u8) << 3 | (len as u8 - 1));
+        let mut op = [0; OP_BYTES];
+        op[0] = 0x80 | u8::from(step != 0) << 6 | (skip as u8) << 3 | (len as u8 - 1);
+        let mut end = 1;
         if step != 0 {
-            put_signed(&mut self.bytes, step);
+            let mut number = ((step << 1) ^ (step >> 63)) as u64;
+            while number >= 0x80 {
+                op[end] = number as u8 | 0x80;
+                (number, end) = (number >> 7, end + 1);
+            }
+            op[end] = number as u8;
+            end += 1;
         }
         if (skip, len) != SAME {
-            self.bytes.extend_from_slice(&xor.to_be_bytes()[skip..skip + len]);
+            op[end..end + len].copy_from_slice(&xor.to_be_bytes()[skip..skip + len]);
+            end += len;
         }
+        self.append(&op[..end]);
         self.in_run = false;
     }
 
-    /// Makes room for one op, by a little: there is one of these for every series.
-    fn grow(&mut self) {
-        let len = self.bytes.len();
-        if self.bytes.capacity() - len < OP_BYTES {
-            self.bytes.reserve_exact((OP_BYTES + len / 4).max(24));
+    /// Grows by a little when there is no room: there is one of these for every series.
+    fn append(&mut self, op: &[u8]) {
+        let (len, end) = (self.len as usize, self.len as usize + op.len());
+        if end > self.bytes.len() {
+            let mut bytes = std::mem::take(&mut self.bytes).into_vec();
+            let room = (len + OP_BYTES + len / 4).max(FIRST_BYTES);
+            bytes.reserve_exact(room - len);
+            bytes.resize(room, 0);
+            self.bytes = bytes.into_boxed_slice();
         }
+        self.bytes[len..end].copy_from_slice(op);
+        self.len = end as u16;
     }
 
     /// Sets the value at a time from the first to the last one. The caller asks first whether it is full.
     pub(crate) fn set(&mut self, ts: i64, value: f64) {
-        if ts == self.t1 && value.to_bits() == self.bits {
+        if ts == self.t1() && value.to_bits() == self.bits {
             return;
         }
         let old = std::mem::take(self);
@@ -125,8 +157,34 @@ impl Tail {
         }
     }
 
+    /// What [`Tail::read`] takes, beside the first time.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+
+    /// A tail from its bytes; nothing if they are not what a tail writes.
+    pub(crate) fn read(t0: i64, bytes: &[u8]) -> Option<Self> {
+        let mut ops = Samples { ops: Reader(bytes), ts: t0, step: 0, bits: 0, run: 0 };
+        let (mut count, mut in_run) = (0u64, false);
+        while let Some(op) = ops.ops.0.first() {
+            in_run = *op < 0x80;
+            ops.op()?;
+            let samples = u64::from(ops.run) + 1;
+            let is_first = count == 0;
+            let step = u32::try_from(ops.step).ok().filter(|step| (*step == 0) == is_first && !(is_first && in_run))?;
+            ops.ts = ops.ts.checked_add(i64::from(step).checked_mul(samples.cast_signed())?)?;
+            ops.run = 0;
+            count += samples;
+        }
+        let step = u32::try_from(ops.step).ok()?;
+        let count = u16::try_from(count).ok().filter(|count| *count <= MAX_SAMPLES)?;
+        let sound = bytes.len() <= MAX_READ_BYTES && chunk::window_of(t0) == chunk::window_of(ops.ts);
+        let span = u32::try_from(ops.ts.checked_sub(t0)?).ok()?;
+        sound.then(|| Self { bytes: bytes.into(), len: bytes.len() as u16, t0, span, bits: ops.bits, step, count, in_run })
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, f64)> {
-        Samples { ops: Reader(&self.bytes), ts: self.t0, step: 0, bits: 0, run: 0 }
+        Samples { ops: Reader(self.bytes()), ts: self.t0, step: 0, bits: 0, run: 0 }
     }
 }
 
@@ -147,7 +205,7 @@ impl Samples<'_> {
             return Some(());
         }
         if op & 0x40 != 0 {
-            self.step += self.ops.signed()?;
+            self.step = self.step.checked_add(self.ops.signed()?)?;
         }
         let (skip, len) = (usize::from(op >> 3 & 7), usize::from(op & 7) + 1);
         if (skip, len) != SAME {
@@ -215,6 +273,26 @@ mod tests {
             }
             prop_assert_eq!(tail.range(), model.keys().next().copied().zip(model.keys().last().copied()));
             prop_assert_eq!(read(&tail), model.into_iter().collect::<Vec<_>>());
+            if tail.range().is_none_or(|(t0, t1)| chunk::window_of(t0) == chunk::window_of(t1)) && tail.count() <= MAX_SAMPLES {
+                let mut again = Tail::read(tail.range().map_or(0, |(t0, _)| t0), tail.bytes()).unwrap();
+                prop_assert_eq!((read(&again), again.range(), again.count()), (read(&tail), tail.range(), tail.count()));
+                // It goes on as the one that it was read from.
+                for next in [(last + 15_000, 1.0), (last + 30_000, 1.0), (last + 45_000, 1.0), (last + 45_001, 2.0)] {
+                    tail.push(next.0, next.1);
+                    again.push(next.0, next.1);
+                }
+                prop_assert_eq!(again.bytes(), tail.bytes());
+                prop_assert_eq!(read(&again), read(&tail));
+            }
+        }
+
+        #[test]
+        fn what_is_read_from_any_bytes_can_be_gone_through(start in any::<i64>(), bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(tail) = Tail::read(start, &bytes) {
+                prop_assert_eq!(tail.iter().count(), usize::from(tail.count()));
+                prop_assert_eq!(tail.iter().last().map(|(ts, _)| ts), tail.range().map(|(_, t1)| t1));
+                prop_assert!(tail.iter().zip(tail.iter().skip(1)).all(|(a, b)| a.0 < b.0));
+            }
         }
     }
 
@@ -231,7 +309,7 @@ mod tests {
                     !is_full
                 })
                 .count();
-            (tail.count(), tail.bytes.len())
+            (tail.count(), tail.bytes().len())
         };
         assert_eq!(fill(|_| 1.0), (480, 11));
         let (count, bytes) = fill(f64::from);

@@ -1,10 +1,12 @@
 //! The store against a model, against crashes, damage and a full disk. A kill is a copy of the directory at that moment.
 
+mod checkpoint;
 mod churn;
 mod crash;
 mod inspect;
 mod matchers;
 mod policy;
+mod tiers;
 
 use super::*;
 use crate::{
@@ -434,7 +436,7 @@ fn newer_formats_and_a_second_owner_are_refused() {
     engine.seal(DAY0 + DAY_MS).unwrap();
     assert!(matches!(Engine::open(dir.path(), Config::default()), Err(Error::InUse { .. })));
     drop(engine);
-    for (name, known) in [("head.db", 1), ("2026-11-23.db", 2)] {
+    for (name, known) in [("head.db", 2), ("2026-11-23.db", 2)] {
         let path = dir.path().join(name);
         let set = |version: i64| rusqlite::Connection::open(&path).unwrap().execute("UPDATE meta SET version = ?1", [version]).unwrap();
         set(99);
@@ -646,18 +648,20 @@ fn fixture(name: &str) -> PathBuf {
 
 #[test]
 fn files_of_every_format_are_read() {
-    for day in ["day-v1.db", "day-v2.db"] {
-        reads_golden_files(day);
+    for (head, frames) in [("head-v1.db", 1), ("head-v2.db", 0)] {
+        for day in ["day-v1.db", "day-v2.db"] {
+            reads_golden_files(head, frames, day);
+        }
     }
 }
 
-fn reads_golden_files(day: &str) {
+fn reads_golden_files(head: &str, frames: u64, day: &str) {
     let dir = tempfile::tempdir().unwrap();
-    fs::copy(fixture("head-v1.db"), dir.path().join("head.db")).unwrap();
+    fs::copy(fixture(head), dir.path().join("head.db")).unwrap();
     fs::copy(fixture(day), dir.path().join("2026-11-23.db")).unwrap();
     let (engine, report) = open(dir.path());
     let (sealed, live) = golden();
-    assert_eq!((report.is_clean(), report.frames, report.samples, report.day_files), (true, 1, 30, 1));
+    assert_eq!((report.is_clean(), report.frames, report.samples, report.day_files), (true, frames, 30, 1));
     assert_eq!(engine.mark("golden"), Some(u64::MAX - 1));
     let mut expected = model_of(&sealed);
     expected.extend(model_of(&live));
@@ -702,6 +706,12 @@ fn write_fixtures() {
     engine.seal(DAY0 + 3 * HOUR).unwrap();
     drop(engine);
     fs::copy(dir.path().join("2026-11-23.db"), fixture("day-v2.db")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, _) = open(dir.path());
+    engine.append_at(DAY0 + 3 * HOUR, vec![batch("golden", u64::MAX - 1, golden().1)]).unwrap();
+    engine.save_head().unwrap();
+    drop(engine);
+    fs::copy(dir.path().join("head.db"), fixture("head-v2.db")).unwrap();
     let (ts, values) = golden_chunk();
     let hex: Vec<String> = chunk::encode(&ts, &values).iter().map(|byte| format!("{byte:02x}")).collect();
     let lines: Vec<String> = hex.chunks(32).map(|line| line.join(" ")).collect();

@@ -10,9 +10,11 @@
 use super::{
     Append,
     admit::{Gate, NewByHost, Reason, Report},
+    changes::Changes,
+    checkpoint,
     frames::{self, Frame},
     head::{Generation, Head},
-    read_lock, sqlite, write_lock,
+    lock, read_lock, sqlite, write_lock,
 };
 use crate::{config::Config, error::Error};
 use foldhash::fast::RandomState;
@@ -33,7 +35,7 @@ use std::{
 use tracing::{debug, error};
 
 /// Most samples that are committed together; bounds memory and the time that one append can wait for others.
-const GROUP_SAMPLES: usize = 500_000;
+const GROUP_SAMPLES: usize = 131_072;
 
 /// What became of each batch; nothing for one that had been applied before.
 pub(crate) type Reports = Vec<Option<Report>>;
@@ -45,6 +47,8 @@ pub(crate) enum Message {
     Append { now_ms: UnixMs, batches: Vec<Append>, strict: bool, reply: Reply<Reports> },
     BeginSeal { cutoff: i64, reply: Reply<SealPlan> },
     EndSeal { cutoff: i64, last_frame: i64, reply: Reply<()> },
+    Save { from: i64, at_once: usize, reply: Reply<checkpoint::Step> },
+    EndSave { saved: i64, reply: Reply<()> },
 }
 
 /// What a seal has to write.
@@ -65,6 +69,8 @@ pub(crate) struct Counters {
     pub(crate) expired_files: AtomicU64,
     pub(crate) expired_bytes: AtomicU64,
     pub(crate) expired_samples: AtomicU64,
+    /// Samples in frames that no checkpoint has, about.
+    pub(crate) unsaved: AtomicU64,
     pub(crate) damaged_chunks: AtomicU64,
     pub(crate) damaged_files: AtomicU64,
 }
@@ -104,6 +110,8 @@ struct Plan {
     /// Values of the first `indexed` samples, for the few that are not newer than their series.
     values: HashMap<(Target, i64), f64, RandomState>,
     indexed: usize,
+    /// The number behind that of the last series that was found.
+    likely: u32,
 }
 
 impl Plan {
@@ -129,6 +137,7 @@ pub(crate) struct Writer {
     pub(crate) head: Arc<RwLock<Head>>,
     pub(crate) marks: Arc<Mutex<HashMap<String, u64>>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) changes: Arc<Mutex<Changes>>,
 }
 
 impl Writer {
@@ -144,6 +153,8 @@ impl Writer {
                 }
                 Message::BeginSeal { cutoff, reply } => drop(reply.send(self.begin_seal(cutoff))),
                 Message::EndSeal { cutoff, last_frame, reply } => drop(reply.send(self.end_seal(cutoff, last_frame))),
+                Message::Save { from, at_once, reply } => drop(reply.send(self.save(from, at_once))),
+                Message::EndSave { saved, reply } => drop(reply.send(self.end_save(saved))),
             }
         }
         debug!(path = %self.path.display(), "series writer ended");
@@ -243,7 +254,8 @@ impl Writer {
     }
 
     fn target(plan: &mut Plan, head: &Head, labels: &Arc<Labels>, config: &Config) -> Result<Target, Reason> {
-        if let Some(found) = head.find(labels) {
+        if let Some(found) = head.find_at(labels, plan.likely) {
+            plan.likely = found.slot + 1;
             // Somebody else holds them as well: they will come again.
             if !found.shared && Arc::strong_count(labels) > 1 {
                 plan.shared.push((found.slot, labels.clone()));
@@ -252,6 +264,9 @@ impl Writer {
         }
         if let Some(at) = plan.new_by_labels.get(labels) {
             return Ok(Target::New(*at));
+        }
+        if labels.is_empty() {
+            return Err(Reason::WithoutLabels);
         }
         if head.series_count() + plan.new_series.len() >= config.max_head_series as usize {
             return Err(Reason::TooManySeries);
@@ -308,10 +323,15 @@ impl Writer {
             counter.fetch_add(by, Relaxed);
         };
         count(&self.counters.appended, plan.samples.len() as u64);
+        count(&self.counters.unsaved, plan.samples.len() as u64);
         count(&self.counters.duplicates, plan.duplicates);
         self.counters.refused.iter().zip(plan.refused).for_each(|(counter, by)| count(counter, by));
         self.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(plan.marks);
         let mut head = write_lock(&self.head);
+        // Readers wait for the head: none of them sees these samples and an older number.
+        if let Some(least) = plan.samples.iter().map(|(_, ts, _)| *ts).min() {
+            lock(&self.changes).note(least);
+        }
         let slots: Vec<u32> = plan.new_series.into_iter().zip(ids).map(|(labels, id)| head.add_series(*id, labels)).collect();
         for (slot, labels) in plan.shared {
             head.share(slot, labels);
@@ -341,6 +361,7 @@ impl Writer {
         transaction.execute("DELETE FROM frames WHERE t1 < ?1 AND id <= ?2", params![cutoff, last_frame]).map_err(wrong)?;
         let mark = "UPDATE frames SET sealed_before = ?1 WHERE t1 >= ?1 AND t0 < ?1 AND id <= ?2 AND sealed_before < ?1";
         transaction.execute(mark, params![cutoff, last_frame]).map_err(wrong)?;
+        checkpoint::forget(&transaction, cutoff).map_err(wrong)?;
         {
             let mut forget = transaction.prepare("DELETE FROM series WHERE id = ?1").map_err(wrong)?;
             for (_, id) in &idle {
@@ -349,6 +370,7 @@ impl Writer {
         }
         transaction.commit().map_err(wrong)?;
         write_lock(&self.head).end_seal(&idle);
+        self.shrink();
         Ok(())
     }
 }

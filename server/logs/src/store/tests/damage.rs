@@ -147,8 +147,11 @@ fn leftovers_of_a_cut_off_retention_are_deleted() {
         fs::write(dir.path().join(name), "").unwrap();
     }
     let (engine, report) = open(&dir);
-    assert_eq!((report.days, report.damaged.len()), (1, 0));
-    assert!(!dir.path().join("2020-01-01.db-wal").try_exists().unwrap());
+    // The empty file of a day that a full disk left goes too.
+    assert_eq!((report.days, report.damaged.len()), (0, 0));
+    for name in ["2020-01-01.db-wal", "2020-01-02.db"] {
+        assert!(!dir.path().join(name).try_exists().unwrap(), "{name}");
+    }
     assert!(find(&engine, "").entries.is_empty());
 }
 
@@ -214,4 +217,14 @@ fn write_fixture() {
         fs::copy(dir.path().join(name), target.join(name)).unwrap();
     }
     assert!(target.join("head.db").try_exists().unwrap());
+}
+
+#[test]
+fn an_empty_day_that_a_full_disk_left_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("2023-11-14.db"), "").unwrap();
+    let (engine, report) = open(&dir);
+    assert_eq!((report.days, report.damaged.len()), (0, 0));
+    store(&engine, 1, "shop", &["one"]);
+    assert_eq!(seal(&engine).lines, 1);
 }

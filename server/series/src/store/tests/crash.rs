@@ -1,4 +1,5 @@
-//! A process that is killed at any moment, again and again: while it appends, seals, and deletes what is kept no longer.
+//! A process that is killed at any moment, again and again: while it appends, seals, saves the head, and deletes what is kept
+//! no longer.
 
 use super::*;
 use crate::config::{Keep, Retention};
@@ -34,7 +35,9 @@ fn sent(seq: u64) -> Append {
 #[test]
 #[ignore = "the process that is killed by another test"]
 fn victim() {
-    let (engine, _) = Engine::open(".", config()).unwrap();
+    // Series lie in two groups, and each group is a transaction of the checkpoint.
+    let hooks = Hooks { saved_at_once: Some(1), ..Hooks::default() };
+    let (engine, _) = Engine::open_with(".".into(), config(), hooks).unwrap();
     // A sender that lost the answers begins a little before.
     let first = engine.mark("agent").unwrap_or(0).saturating_sub(3).max(1);
     for seq in first..first + 5_000 {
@@ -42,6 +45,9 @@ fn victim() {
         println!("acknowledged {seq}");
         if seq.is_multiple_of(3) {
             engine.seal(time_of(seq)).unwrap();
+        }
+        if seq.is_multiple_of(2) {
+            engine.save_head().unwrap();
         }
         if seq.is_multiple_of(5) {
             engine.retain(time_of(seq)).unwrap();
@@ -52,6 +58,8 @@ fn victim() {
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
     let dir = tempfile::tempdir().unwrap();
+    drop(Engine::open(dir.path(), config()).unwrap());
+    super::checkpoint::begin_at_a_border(&dir.path().join("head.db"));
     let mut acknowledged = 0;
     for round in 1..=6u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())

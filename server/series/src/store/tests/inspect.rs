@@ -21,7 +21,10 @@ fn a_sound_store_is_told_sound_and_nothing_is_changed() {
     assert_eq!(files, ["head.db", "2026-11-23.db"]);
     let days = stats(dir.path(), 2).unwrap();
     let day = &days[0];
-    assert_eq!((days.len(), day.day.as_str(), day.series, day.samples), (1, "2026-11-23", 2, 180));
+    assert_eq!((days.len(), day.day.as_str(), day.series, day.samples), (2, "2026-11-23", 2, 180));
+    let head = &days[1];
+    assert_eq!((head.day.as_str(), head.series, head.samples, head.envs[""]), ("head", 1, 180, 1));
+    assert_eq!((head.names[0].name.as_str(), head.names[0].values, head.pairs.len()), ("__name__", 1, 2));
     assert_eq!((day.names[0].name.as_str(), day.names[0].values, day.names[0].series), ("host", 2, 2));
     assert_eq!((day.pairs[0].value.as_str(), day.pairs[0].series, day.envs[""]), ("load", 2, 2));
     assert_eq!(all(&open(dir.path()).0).len(), 360);

@@ -1,7 +1,7 @@
 //! What is kept, for how long, and what is refused.
 
 use super::*;
-use crate::config::{Keep, Retention};
+use crate::config::{Keep, Retention, Tiers};
 use std::time::Duration;
 
 fn in_env(env: &str, ts_ms: i64, value: f64) -> Sample {
@@ -28,7 +28,8 @@ fn hosts(engine: &Engine) -> BTreeMap<String, usize> {
 #[test]
 fn an_environment_leaves_a_day_and_the_others_stay_in_it() {
     let dir = tempfile::tempdir().unwrap();
-    let config = keeping(days(20), &[("prod", days(400)), ("test", days(2))]);
+    let tiers = Tiers { enabled: false, ..Tiers::default() };
+    let config = Config { tiers, ..keeping(days(20), &[("prod", days(400)), ("test", days(2))]) };
     let (engine, _) = Engine::open(dir.path(), config.clone()).unwrap();
     let mut samples: Vec<Sample> =
         ["prod", "other", ""].into_iter().flat_map(|env| (0..100).map(move |at| in_env(env, DAY0 + at * 60_000, 1.0))).collect();
@@ -87,10 +88,10 @@ fn a_query_at_work_sees_a_day_as_it_was() {
     engine.seal(DAY0 + DAY_MS).unwrap();
     let reader = DayReader::open(&dir.path().join("2026-11-23.db")).unwrap();
     let found = reader.at_once(|reader| {
-        let series = reader.find(&[])?;
+        let series = reader.index.find(&[])?;
         engine.retain(DAY0 + 3 * DAY_MS)?;
         Ok((
-            reader.labels(&series)?.len(),
+            reader.index.labels(&series)?.len(),
             reader.chunks(&series, day::day_of(DAY0), (DAY0, DAY0), &mut |reason| panic!("{reason}"))?.len(),
         ))
     });
@@ -101,7 +102,8 @@ fn a_query_at_work_sees_a_day_as_it_was() {
 #[test]
 fn the_oldest_days_go_when_there_is_too_much_and_never_the_newest() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut engine, _) = open(dir.path());
+    let config = Config { tiers: Tiers { enabled: false, ..Tiers::default() }, ..Config::default() };
+    let (mut engine, _) = Engine::open(dir.path(), config).unwrap();
     for day in 0..4 {
         let samples = (0..2_000u64).map(|at| sample("a", DAY0 + day * DAY_MS + at.cast_signed() * 20_000, noise(at)));
         engine.append_at(DAY0 + 4 * DAY_MS, vec![batch("", 0, samples.collect())]).unwrap();

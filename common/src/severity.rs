@@ -1,12 +1,13 @@
 //! How bad a line is. Looks at its beginning only, or at the field that says it.
 
-use shipwatch_common::model::Severity;
+use crate::model::Severity;
 
 /// How far into a line a severity may stand.
 const SEVERITY_WITHIN: usize = 256;
 
 /// The severity that a text names: its own form, or the first word that names one.
-pub(in crate::tail) fn of_text(line: &str) -> Severity {
+#[must_use]
+pub fn of_text(line: &str) -> Severity {
     let own = of_start(line);
     if own == Severity::Unknown { of_words(line) } else { own }
 }
@@ -48,7 +49,8 @@ fn klog(bytes: &[u8]) -> Option<Severity> {
 }
 
 /// The severity that a field's value names: a word, or a number of bunyan and pino (10-60) or of syslog (0-7).
-pub(super) fn of_field(value: &str) -> Severity {
+#[must_use]
+pub fn of_field(value: &str) -> Severity {
     let value = value.trim();
     match value.parse::<u32>() {
         Ok(number) => match number {
@@ -64,7 +66,8 @@ pub(super) fn of_field(value: &str) -> Severity {
 }
 
 /// The severity of an answer by HTTP.
-pub(super) fn of_status(status: &str) -> Severity {
+#[must_use]
+pub fn of_status(status: &str) -> Severity {
     match status.as_bytes() {
         [b'5', _, _] => Severity::Error,
         [b'4', _, _] => Severity::Warn,

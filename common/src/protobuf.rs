@@ -1,4 +1,5 @@
-//! Protocol Buffers' encoding, as far as Prometheus' messages need it: fields are borrowed, nothing is copied.
+//! Protocol Buffers' encoding, as far as the messages of Prometheus, Loki and OpenTelemetry need it: fields are borrowed,
+//! nothing is copied.
 //!
 //! # Invariants
 //! - Whatever the bytes are, reading ends: with the last field, or with [`Malformed`]. Groups (an encoding that no message here
@@ -8,52 +9,79 @@
 /// Bytes that are not a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("it is not a whole Protocol Buffers message")]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Field<'a> {
+pub enum Field<'a> {
+    /// A varint.
     Number(u64),
+    /// Eight bytes.
     Fixed64(u64),
+    /// Four bytes.
     Fixed32(u32),
+    /// What comes after its length: a text, bytes or a message.
     Bytes(&'a [u8]),
 }
 
 impl<'a> Field<'a> {
     /// A text, bytes or a message within.
-    pub(crate) const fn bytes(self) -> Result<&'a [u8], Malformed> {
+    ///
+    /// # Errors
+    /// A field of another kind.
+    #[inline]
+    pub const fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             _ => Err(Malformed),
         }
     }
 
-    pub(crate) const fn number(self) -> Result<u64, Malformed> {
+    /// A varint.
+    ///
+    /// # Errors
+    /// A field of another kind.
+    #[inline]
+    pub const fn number(self) -> Result<u64, Malformed> {
         match self {
             Self::Number(number) => Ok(number),
             _ => Err(Malformed),
         }
     }
 
-    pub(crate) const fn double(self) -> Result<f64, Malformed> {
+    /// A floating-point number.
+    ///
+    /// # Errors
+    /// A field of another kind.
+    #[inline]
+    pub const fn double(self) -> Result<f64, Malformed> {
         match self {
             Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
             _ => Err(Malformed),
         }
     }
 
-    pub(crate) fn text(self) -> Result<&'a str, Malformed> {
+    /// A text.
+    ///
+    /// # Errors
+    /// A field of another kind, or not UTF-8.
+    #[inline]
+    pub fn text(self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 }
 
 /// Reads a message from its front.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
+    /// The number that comes next.
+    ///
+    /// # Errors
+    /// It has no end.
     #[inline]
-    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         let (mut number, mut shift) = (0u64, 0);
         for (at, byte) in self.0.iter().enumerate().take(10) {
             number |= u64::from(byte & 0x7f) << shift;
@@ -66,6 +94,7 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
+    #[inline]
     fn take(&mut self, len: u64) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(len).map_err(|_| Malformed)?;
         let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
@@ -73,13 +102,17 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         self.take(N as u64)?.try_into().map_err(|_| Malformed)
     }
 
     /// The next field's number and content; nothing at the end.
+    ///
+    /// # Errors
+    /// What comes next is not a whole field.
     #[inline]
-    pub(crate) fn field(&mut self) -> Result<Option<(u64, Field<'a>)>, Malformed> {
+    pub fn field(&mut self) -> Result<Option<(u64, Field<'a>)>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -99,7 +132,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a number.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -108,19 +141,19 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends a field with a number.
-pub(crate) fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
+pub fn put_number(out: &mut Vec<u8>, field: u64, number: u64) {
     put_varint(out, field << 3);
     put_varint(out, number);
 }
 
 /// Appends a field with a floating-point number.
-pub(crate) fn put_double(out: &mut Vec<u8>, field: u64, value: f64) {
+pub fn put_double(out: &mut Vec<u8>, field: u64, value: f64) {
     put_varint(out, field << 3 | 1);
     out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
 
 /// Appends a field with bytes, a text or a message.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     put_varint(out, field << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
