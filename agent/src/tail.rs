@@ -118,6 +118,8 @@ pub struct Tailer {
 
 /// Bytes read of one file before the next has its turn.
 const TURN_BYTES: u64 = 1 << 20;
+/// A read that gave less counts so much: a turn has an end, whatever is in the file.
+const READ_COST: u64 = 4 << 10;
 /// Least size of the buffer.
 const BUFFER_BYTES: usize = 256 << 10;
 /// How often rotated files that were read to their end are looked for.
@@ -284,7 +286,7 @@ impl Tailer {
                     let used = read.parts.last().map_or(0, |part| part.position.offset).saturating_sub(file.offset());
                     self.take(id, *read, sink)?;
                     any = true;
-                    left = left.saturating_sub(used.max(1));
+                    left = left.saturating_sub(used.max(READ_COST));
                 }
                 ReadOutcome::Nothing => break,
                 ReadOutcome::Replaced => return self.end(id, true, sink).map(|()| true),

@@ -3,6 +3,10 @@
 use super::*;
 use crate::tail::{PipeError, pipe::client};
 use std::io::{Cursor, Read};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
+};
 
 fn running(change: impl FnOnce(&mut Source)) -> Running {
     Running::new(|_| {
@@ -77,6 +81,26 @@ async fn restarts_of_the_agent_lose_and_double_nothing() {
     assert_eq!(running.texts(), expected);
     let offsets: Vec<u64> = running.lines().iter().map(|line| line.end_offset).collect();
     assert!(offsets.is_sorted_by(|a, b| a < b) && offsets[7] == 4 * (8 + 18), "{offsets:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_broke_goes_on_behind_what_the_agent_has() {
+    let mut running = running(|_| {});
+    running.start();
+    until(|| running.socket().try_exists().unwrap(), || "the socket".to_owned()).await;
+    let life = uuid::Uuid::now_v7();
+    for (text, from) in [("one\n", 0), ("two\n", 4), ("", 8)] {
+        let stream = UnixStream::connect(running.socket()).await.unwrap();
+        let (reader, mut writer) = stream.into_split();
+        writer.write_all(format!("shipwatch-pipe 1 backup {life}\n{text}").as_bytes()).await.unwrap();
+        writer.shutdown().await.unwrap();
+        let mut answers = String::new();
+        BufReader::new(reader).read_to_string(&mut answers).await.unwrap();
+        let expected = if text.is_empty() { format!("{from}\n") } else { format!("{from}\n{}\n", from + 4) };
+        assert_eq!(answers, expected);
+    }
+    assert_eq!(running.texts(), ["one", "two"]);
     running.stop().await;
 }
 
