@@ -20,6 +20,10 @@ need strip binutils
 need debootstrap debootstrap      # a root to install them into
 need ip iproute2
 need systemd-analyze systemd      # their units
+need journalctl systemd           # journal and syslog are read from the real programs
+need logger bsdutils
+need rsyslogd rsyslog
+[ -x /lib/systemd/systemd-journal-remote ] || missing+=(systemd-journal-remote)
 [ "${#missing[@]}" -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "the tests need: ${missing[*]}" >&2

@@ -1,6 +1,6 @@
 //! The composition root: starts the agent's parts in order, joins them, and stops them in order.
 //!
-//! Threads: `collect` (ticks), `tail` (files), `deploy` (executor and its workers), and the runtime's own for the uplink.
+//! Threads: `collect` (ticks), `tail` (files), `streams` (journal, syslog, pipes), `deploy` (executor and its workers), and the runtime's own for the uplink.
 //! Stop order: collect and tail first (nothing new), then deploy (its steps go on without it), then the uplink sends what
 //! is left for a short time and says goodbye.
 
@@ -81,7 +81,7 @@ pub enum StartError {
 pub struct Agent {
     cancel: CancellationToken,
     collect: Option<CollectThread>,
-    tail: Option<JoinHandle<()>>,
+    tail: Vec<JoinHandle<()>>,
     tail_stop: CancellationToken,
     deploy: Option<TaskHandle<Executor>>,
     deploy_stop: CancellationToken,
@@ -114,12 +114,13 @@ impl Agent {
         let spool = Arc::new(spool);
 
         let tail_stop = CancellationToken::new();
-        let (tail, tail_counters) = start_tail(config, &masker, positions, Arc::clone(&spool), tail_stop.clone())?;
+        let (tail, tail_counters, log_metrics) = start_tail(config, &masker, positions, Arc::clone(&spool), tail_stop.clone())?;
 
         let uplink_counters = Arc::new(crate::uplink::Counters::default());
         let own = own_metrics::Sources {
             spool: Arc::clone(&spool),
             tail: tail_counters,
+            log_metrics,
             uplink: Arc::clone(&uplink_counters),
             lost_samples: Arc::default(),
         };
@@ -150,7 +151,7 @@ impl Agent {
         let deploy_stop = CancellationToken::new();
         Ok(Self {
             collect: Some(collect),
-            tail: Some(tail),
+            tail,
             tail_stop,
             deploy: Some(forward(deploy, inbox, deploy_stop.clone())),
             deploy_stop,
@@ -168,7 +169,7 @@ impl Agent {
             join("collect", thread).await;
         }
         self.tail_stop.cancel();
-        if let Some(thread) = self.tail.take() {
+        for thread in self.tail.drain(..) {
             thread.thread().unpark();
             join("tail", thread).await;
         }
@@ -199,6 +200,9 @@ async fn join(name: &str, thread: JoinHandle<()>) {
 fn random_generation() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
 }
+
+/// Threads that read lines, what they count, and the metrics that they make.
+type TailThreads = (Vec<JoinHandle<()>>, Arc<tail::Counters>, tail::Metrics);
 
 type CollectThread = (std_mpsc::Sender<()>, JoinHandle<()>);
 
@@ -242,20 +246,38 @@ fn tick_time(now: i64, interval_ms: i64, last: i64) -> i64 {
     if near && nearest > last { nearest } else { now }
 }
 
+/// Where `shipwatch-agent pipe` finds the running agent.
+#[must_use]
+pub fn pipe_socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("pipe.sock")
+}
+
 fn start_tail(
     config: &Config,
     masker: &Arc<Masker>,
     positions: Positions,
     spool: Arc<Spool>,
     stop: CancellationToken,
-) -> Result<(JoinHandle<()>, Arc<tail::Counters>), StartError> {
+) -> Result<TailThreads, StartError> {
+    let restored = positions.restored();
     let mut tailer =
-        Tailer::new(config.tail.clone(), masker, positions.restored()).map_err(|error| StartError::Part(format!("tail: {error}")))?;
-    let counters = tailer.counters();
+        Tailer::new(config.tail.clone(), masker, restored.clone()).map_err(|error| StartError::Part(format!("tail: {error}")))?;
+    let streams = tailer.streams(pipe_socket(Path::new(&config.agent.state_dir)), &restored);
+    let (counters, metrics) = (tailer.counters(), tailer.metrics());
     let mut sink = LogSink::new(spool, positions);
-    let thread =
-        thread::Builder::new().name("tail".to_owned()).spawn(move || tailer.run(&mut sink, &stop)).map_err(io_error("thread tail"))?;
-    Ok((thread, counters))
+    let mut threads = Vec::new();
+    if !streams.is_empty() {
+        let (sink, stop) = (sink.clone(), stop.clone());
+        let run = move || {
+            if let Err(error) = streams.run(sink, &stop) {
+                error!(%error, "sources beside files are not read");
+            }
+        };
+        threads.push(thread::Builder::new().name("streams".to_owned()).spawn(run).map_err(io_error("thread streams"))?);
+    }
+    let run = move || tailer.run(&mut sink, &stop);
+    threads.push(thread::Builder::new().name("tail".to_owned()).spawn(run).map_err(io_error("thread tail"))?);
+    Ok((threads, counters, metrics))
 }
 
 /// Makes the state directory, private, and takes its lock.

@@ -6,11 +6,11 @@ mod package_files;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use shipwatch_agent::{
-    app::{Agent, StatusFile},
+    app::{Agent, StatusFile, pipe_socket},
     collect,
     config::{Config, ConfigError},
     deploy::{self, local},
-    policy,
+    policy, tail,
     uplink::{self, identity::IdentityStore},
 };
 use shipwatch_common::{
@@ -69,6 +69,12 @@ enum Command {
     Check,
     /// Reads lines on standard input and writes them masked.
     Mask(mask::Options),
+    /// Sends lines of standard input to the running agent, until the input ends and everything is durable.
+    Pipe {
+        /// The `pipe` of one of tail.sources.
+        #[arg(long, value_name = "NAME")]
+        source: String,
+    },
     /// Looks for what keeps the agent from working, and says how to mend it.
     Doctor {
         /// JSON instead of text.
@@ -154,6 +160,7 @@ fn dispatch(cli: Cli, environment: &[(String, String)]) -> Result<ExitCode, Fail
         Command::Status { json } => status(&config, json),
         Command::Check => check(&config, &cli.config),
         Command::Mask(options) => mask::run(config.mask, &options).map(|()| ExitCode::SUCCESS),
+        Command::Pipe { source } => pipe(&config, &source),
         Command::Doctor { json } => runtime()?.block_on(doctor::run(&config, json)).map_err(failed),
         Command::Deploy { local, policy } => deploy_local(&config, environment, &local, policy),
     }
@@ -228,6 +235,12 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     say(&format!("logs       {} files, {} lines, {} masked, {} bytes lost", status.files, status.lines, status.masked, status.lost_bytes))?;
     say(&format!("refused    {} messages of the server", status.refused))?;
     Ok(if status.connected { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn pipe(config: &Config, source: &str) -> Result<ExitCode, Failure> {
+    let socket = pipe_socket(Path::new(&config.agent.state_dir));
+    runtime()?.block_on(tail::pipe(&socket, source, io::stdin(), complain)).map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(config: &Config, path: &Path) -> Result<ExitCode, Failure> {

@@ -14,6 +14,8 @@
 //! On a crash: records that were not fsynced may be lost with the power, never with the process; the tailer then reads
 //! them again from the file. A damaged record is skipped, a damaged segment head costs the segment; both are counted and logged.
 
+#[cfg(test)]
+mod damage;
 pub mod lanes;
 pub mod queue;
 

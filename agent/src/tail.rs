@@ -4,7 +4,8 @@
 //! - [`content`]: bytes and signatures; [`follow`]: one life of one file
 //! - [`meeting`]: what is at the globs' places, and what that means for the lives that are known; [`ending`]: lives that go on
 //!   elsewhere or are over
-//! - [`lines`]: bytes to lines with [`decode`], [`multiline`], [`parse`], [`filter`]
+//! - [`lines`]: bytes to lines with [`decode`], [`multiline`], [`parse`], [`filter`]; [`container`]: the same of containers' logs
+//! - [`derived`]: metrics from lines
 //! - [`position`]: what is remembered; [`watch`]: the thread's loop and notifications
 //!
 //! # Invariants
@@ -18,38 +19,50 @@
 //! - notify is a hint; looking again every [`Config::rescan`] is the truth.
 //! - Memory is one buffer for all files, and some hundred bytes for each.
 //!
-//! Leaves out: journald, containers, syslog; compressed files that were never followed uncompressed.
+//! Beside files, [`streams`] takes lines of the [`journal`], of [`syslog`] and of [`pipe`]s, on a thread of its own.
+//!
+//! Leaves out: compressed files that were never followed uncompressed.
 
 mod config;
+mod container;
 mod content;
 mod counters;
 mod decode;
+mod derived;
 mod discover;
 mod ending;
 mod filter;
 mod follow;
+mod journal;
 mod lines;
 mod meeting;
 mod multiline;
 mod parse;
+mod pipe;
 mod position;
 mod siblings;
 mod source;
+mod stream;
+mod streams;
+mod syslog;
 mod watch;
 
 pub use config::{Config, Source};
 pub use counters::Counters;
+pub use derived::{Config as Metric, Metrics};
 pub use filter::Sample;
 pub use multiline::Config as Multiline;
 pub use parse::Config as Parser;
-pub use position::{Position, Restored, Sink, SinkError};
+pub use pipe::client::{PipeError, run as pipe};
+pub use position::{Middle, Output, PIPE, Position, Restored, Sink, SinkError, StreamPosition};
+pub use streams::Streams;
 
 use counters::{add, set};
 use discover::Found;
 use filter::Budget;
 use follow::{Context, Followed, Read, ReadOutcome};
 use shipwatch_common::{
-    mask::{LineState, Masker},
+    mask::Masker,
     model::{FileId, LogBatch},
     time::UnixNs,
 };
@@ -105,6 +118,8 @@ pub struct Tailer {
 
 /// Bytes read of one file before the next has its turn.
 const TURN_BYTES: u64 = 1 << 20;
+/// A read that gave less counts so much: a turn has an end, whatever is in the file.
+const READ_COST: u64 = 4 << 10;
 /// Least size of the buffer.
 const BUFFER_BYTES: usize = 256 << 10;
 /// How often rotated files that were read to their end are looked for.
@@ -155,11 +170,24 @@ impl Tailer {
         Arc::clone(&self.counters)
     }
 
+    /// Metrics that are made of the lines.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        Metrics(self.sources.iter().flat_map(|source| source.rules.all()).collect())
+    }
+
+    /// What is read beside files. `pipe_socket` is where pipes are listened for; `restored` is what the sink remembers.
+    #[must_use]
+    pub fn streams(&self, pipe_socket: PathBuf, restored: &Restored) -> Streams {
+        let at_end = self.config.start_at == "end";
+        Streams::new(&self.sources, Arc::clone(&self.counters), at_end, pipe_socket, &restored.streams)
+    }
+
     /// A life, read as its name asks for.
     fn followed(&self, position: Position) -> Result<Option<Followed>, String> {
         let Some(number) = self.sources.iter().position(|source| source.globs.wants(&position.name)) else { return Ok(None) };
         let source = &self.sources[number];
-        let labels = source.labels(&position.name)?;
+        let labels = source.labels(&position.name, &position.path)?;
         Ok(Some(Followed::new(position, Arc::clone(source), number, labels)))
     }
 
@@ -255,10 +283,10 @@ impl Tailer {
             self.open = self.open + usize::from(file.is_open()) - usize::from(was_open);
             match outcome {
                 ReadOutcome::Lines(read) => {
-                    let used = read.position.offset.saturating_sub(file.offset());
+                    let used = read.parts.last().map_or(0, |part| part.position.offset).saturating_sub(file.offset());
                     self.take(id, *read, sink)?;
                     any = true;
-                    left = left.saturating_sub(used.max(1));
+                    left = left.saturating_sub(used.max(READ_COST));
                 }
                 ReadOutcome::Nothing => break,
                 ReadOutcome::Replaced => return self.end(id, true, sink).map(|()| true),
@@ -290,23 +318,15 @@ impl Tailer {
     /// Gives lines to the sink; the position moves when they were taken.
     fn take(&mut self, id: FileId, read: Read, sink: &mut dyn Sink) -> Result<(), SinkError> {
         let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
-        let Read { lines, position, budget, stats } = read;
-        let (count, used) = (lines.len() as u64, position.offset.saturating_sub(file.offset()));
-        let batch = (!lines.is_empty()).then(|| LogBatch { file: id, labels: file.labels().clone(), lines });
-        sink.append(batch, position.clone())?;
-        file.advance(position);
-        self.budgets[file.source_number()] = budget;
-        for (counter, more) in [
-            (&self.counters.lines_total, count),
-            (&self.counters.bytes_total, used),
-            (&self.counters.masked_total, stats.masked),
-            (&self.counters.mask_failures_total, stats.mask_failures),
-            (&self.counters.truncated_total, stats.truncated),
-            (&self.counters.filtered_total, stats.filtered),
-            (&self.counters.sampled_total, stats.sampled),
-            (&self.counters.limited_total, stats.limited),
-        ] {
-            add(counter, more);
+        for follow::Part { output, lines, position, stats, observations } in read.parts {
+            let Some(labels) = file.labels(output).cloned() else { continue };
+            let (count, used) = (lines.len() as u64, position.offset.saturating_sub(file.offset()));
+            let batch = (!lines.is_empty()).then(|| LogBatch { file: follow::output_id(id, output), labels: labels.clone(), lines });
+            sink.append(batch, position.clone())?;
+            derived::count(observations, &labels);
+            file.advance(position);
+            self.budgets[file.source_number()] = read.budget;
+            self.counters.count(count, used, &stats);
         }
         Ok(())
     }

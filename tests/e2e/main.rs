@@ -14,3 +14,4 @@ mod interop;
 mod loki;
 mod push;
 mod secrets;
+mod sources;

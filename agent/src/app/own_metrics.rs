@@ -12,6 +12,7 @@ use std::sync::{
 pub(super) struct Sources {
     pub(super) spool: Arc<Spool>,
     pub(super) tail: Arc<tail::Counters>,
+    pub(super) log_metrics: tail::Metrics,
     pub(super) uplink: Arc<uplink::Counters>,
     pub(super) lost_samples: Arc<AtomicU64>,
 }
@@ -46,6 +47,12 @@ impl Sources {
             ("shipwatch_agent_tail_ignored_files", &self.tail.ignored_files),
             ("shipwatch_agent_tail_unreadable_files", &self.tail.unreadable_files),
             ("shipwatch_agent_tail_blocked", &self.tail.blocked),
+            ("shipwatch_agent_tail_blocked_streams", &self.tail.blocked_streams),
+            ("shipwatch_agent_tail_failing_streams", &self.tail.failing_streams),
+            ("shipwatch_agent_tail_journal_gaps_total", &self.tail.journal_gaps_total),
+            ("shipwatch_agent_syslog_dropped_total", &self.tail.syslog_dropped_total),
+            ("shipwatch_agent_syslog_connections", &self.tail.syslog_connections),
+            ("shipwatch_agent_syslog_refused_connections_total", &self.tail.syslog_refused_total),
             ("shipwatch_agent_uplink_sessions_total", &self.uplink.sessions_total),
             ("shipwatch_agent_uplink_sent_bytes_total", &self.uplink.sent_bytes_total),
             ("shipwatch_agent_uplink_sent_metrics_bytes_total", &self.uplink.sent_metrics_bytes_total),
@@ -57,6 +64,7 @@ impl Sources {
         ] {
             put(batch, name, &[], counter.load(Ordering::Relaxed));
         }
+        self.log_metrics.each(|name, labels, value| batch.push(name, labels, value));
     }
 }
 

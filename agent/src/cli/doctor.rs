@@ -15,7 +15,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::Path,
-    process::ExitCode,
+    process::{Command, ExitCode, Stdio},
 };
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -131,8 +131,15 @@ fn watches() -> Finding {
 }
 
 fn logs(config: &Config) -> Finding {
+    let wants_journal = config.tail.sources.iter().any(|source| source.journal.is_some());
+    if wants_journal && !can_read_journal() {
+        return bad("logs", "journalctl is not there: install systemd (apt-get install systemd), or take the journal out of tail.sources");
+    }
     if config.tail.files.is_empty() {
-        return warning("logs", "no files are followed; set tail.files");
+        return match config.tail.sources.len() {
+            0 => warning("logs", "no files are followed; set tail.files"),
+            count => good("logs", format!("{count} sources")),
+        };
     }
     let missing: Vec<&str> = config
         .tail
@@ -151,6 +158,11 @@ fn logs(config: &Config) -> Finding {
     } else {
         warning("logs", format!("no such directory, or not readable, for: {}", missing.join(", ")))
     }
+}
+
+fn can_read_journal() -> bool {
+    let asked = Command::new("journalctl").arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
 }
 
 async fn server(config: &Config, state_dir: &Path) -> Vec<Finding> {

@@ -4,10 +4,9 @@ use super::{
     Config,
     queue::{Kind, Options, Queue, Record, Recovered, SpoolError, Stored, WhenFull},
 };
-use crate::tail::{Position, Restored, Sink, SinkError};
+use crate::tail::{Middle, PIPE, Position, Restored, Sink, SinkError, StreamPosition};
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{
-    mask::LineState,
     model::{FileId, LogBatch, deploy::Event},
     protocol::{Lane, LaneState, MetricsBatch, decode, encode},
 };
@@ -198,16 +197,21 @@ impl Spool {
 /// How far each file was read, as of the last record. Lies at the head of every segment and is moved by every record of the
 /// log lane, so lines and position are one.
 ///
-/// Golden bytes of every version are in `fixtures/`; version 1 is still read.
+/// Golden bytes of every version are in `fixtures/`; versions 1 and 2 are still read.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Positions {
     /// Files were looked for at least once.
     started: bool,
     files: BTreeMap<FileId, Position>,
+    streams: BTreeMap<FileId, StreamPosition>,
 }
 
-/// Begins a snapshot of version 2. Version 1 begins with a count, which never begins with this byte.
+/// Begins a snapshot of version 2, which has no streams. Version 1 begins with a count, which never begins with this byte.
 const SNAPSHOT_2: [u8; 2] = [0xff, 2];
+/// Begins a snapshot of version 3.
+const SNAPSHOT_3: [u8; 2] = [0xff, 3];
+/// Streams that are remembered; of more (pipes that never ended) the oldest are forgotten.
+const MAX_STREAMS: usize = 100;
 
 /// What a record of the log lane does to the positions. In a record, its length stands before it and the lines behind it.
 #[derive(Debug, Deserialize, Serialize)]
@@ -216,6 +220,7 @@ enum Step {
     Forgotten(FileId),
     Started,
     Reached(Position),
+    Streamed(StreamPosition),
 }
 
 /// A position as version 1 wrote it.
@@ -250,7 +255,7 @@ impl From<PositionV1> for Position {
             mtime_ns: 0,
             packed: false,
             skipping: old.skipping,
-            line_state: LineState::default(),
+            middle: Middle::default(),
         }
     }
 }
@@ -259,7 +264,11 @@ impl Positions {
     /// For the tailer.
     #[must_use]
     pub fn restored(&self) -> Restored {
-        Restored { positions: self.files.values().cloned().collect(), started: self.started }
+        Restored {
+            positions: self.files.values().cloned().collect(),
+            streams: self.streams.values().cloned().collect(),
+            started: self.started,
+        }
     }
 
     fn take(&mut self, stored: Stored<'_>) {
@@ -275,26 +284,41 @@ impl Positions {
     }
 
     fn parse(snapshot: &[u8]) -> Option<Self> {
-        if let Some(rest) = snapshot.strip_prefix(&SNAPSHOT_2) {
+        if let Some(rest) = snapshot.strip_prefix(&SNAPSHOT_3) {
             return decode(rest).ok();
+        }
+        if let Some(rest) = snapshot.strip_prefix(&SNAPSHOT_2) {
+            let (started, files) = decode(rest).ok()?;
+            return Some(Self { started, files, ..Self::default() });
         }
         let files: BTreeMap<FileId, PositionV1> = decode(snapshot).ok()?;
         let files: BTreeMap<FileId, Position> = files.into_iter().map(|(file, old)| (file, old.into())).collect();
-        Some(Self { started: !files.is_empty(), files })
+        Some(Self { started: !files.is_empty(), files, ..Self::default() })
     }
 
     fn apply(&mut self, step: Step) {
-        self.started = true;
         match step {
+            // Files are as new as before.
+            Step::Streamed(position) => return self.streamed(position),
             Step::Started => {}
             Step::ReachedV1(old) => drop(self.files.insert(old.file, old.into())),
             Step::Reached(position) => drop(self.files.insert(position.file, position)),
+            Step::Forgotten(id) if self.streams.remove(&id).is_some() => return,
             Step::Forgotten(file) => drop(self.files.remove(&file)),
+        }
+        self.started = true;
+    }
+
+    fn streamed(&mut self, position: StreamPosition) {
+        self.streams.insert(position.stream, position);
+        if self.streams.len() > MAX_STREAMS {
+            let oldest = self.streams.values().find(|stream| stream.name.starts_with(PIPE)).map(|stream| stream.stream);
+            oldest.map(|oldest| self.streams.remove(&oldest));
         }
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = SNAPSHOT_2.to_vec();
+        let mut bytes = SNAPSHOT_3.to_vec();
         bytes.extend(encode(self).unwrap_or_default());
         bytes
     }
@@ -312,18 +336,26 @@ pub fn log_batch(record: &[u8]) -> Option<&[u8]> {
     split(record).map(|(_, batch)| batch)
 }
 
-/// The tailer's way into the log lane.
-#[derive(Debug)]
+/// The way into the log lane, of the tailer and of the sources beside it: clones share what is remembered.
+#[derive(Clone, Debug)]
 pub struct LogSink {
     spool: Arc<Spool>,
-    positions: Positions,
+    positions: Arc<Mutex<Positions>>,
 }
 
 impl LogSink {
     /// `positions` is what [`Spool::open`] gave.
     #[must_use]
-    pub const fn new(spool: Arc<Spool>, positions: Positions) -> Self {
-        Self { spool, positions }
+    pub fn new(spool: Arc<Spool>, positions: Positions) -> Self {
+        Self { spool, positions: Arc::new(Mutex::new(positions)) }
+    }
+
+    fn put_batch(&mut self, batch: Option<LogBatch>, step: Step) -> Result<(), SinkError> {
+        let (kind, lines) = match batch {
+            Some(batch) => (Kind::Data, encode(&batch).map_err(|error| SinkError::Io(error.to_string()))?),
+            None => (Kind::Note, Vec::new()),
+        };
+        self.put(kind, step, &lines)
     }
 
     fn put(&mut self, kind: Kind, step: Step, batch: &[u8]) -> Result<(), SinkError> {
@@ -332,23 +364,23 @@ impl LogSink {
         record.extend_from_slice(&encoded);
         record.extend_from_slice(batch);
         // The head of a new segment stands for everything before it, so it must not contain this record's step yet.
-        let positions = &self.positions;
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         self.spool.logs.append(kind, &record, || positions.snapshot()).map_err(|error| match error {
             SpoolError::Full(_) => SinkError::Full,
             other => SinkError::Io(other.to_string()),
         })?;
-        self.positions.apply(step);
+        positions.apply(step);
         Ok(())
     }
 }
 
 impl Sink for LogSink {
     fn append(&mut self, batch: Option<LogBatch>, position: Position) -> Result<(), SinkError> {
-        let (kind, lines) = match batch {
-            Some(batch) => (Kind::Data, encode(&batch).map_err(|error| SinkError::Io(error.to_string()))?),
-            None => (Kind::Note, Vec::new()),
-        };
-        self.put(kind, Step::Reached(position), &lines)
+        self.put_batch(batch, Step::Reached(position))
+    }
+
+    fn append_stream(&mut self, batch: Option<LogBatch>, position: StreamPosition) -> Result<(), SinkError> {
+        self.put_batch(batch, Step::Streamed(position))
     }
 
     fn forget(&mut self, file: FileId) -> Result<(), SinkError> {
@@ -363,7 +395,11 @@ impl Sink for LogSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shipwatch_common::model::{Labels, LogLine, Severity};
+    use crate::tail::Output;
+    use shipwatch_common::{
+        mask::LineState,
+        model::{Labels, LogLine, Severity},
+    };
 
     fn position(file: u128, offset: u64) -> Position {
         Position {
@@ -381,7 +417,7 @@ mod tests {
             mtime_ns: 8,
             packed: false,
             skipping: false,
-            line_state: LineState::default(),
+            middle: Middle::default(),
         }
     }
 
@@ -448,14 +484,44 @@ mod tests {
         assert_eq!((two.offset, two.seen_size, two.crc), (7, 7, None));
     }
 
-    #[test]
-    fn positions_of_version_2_have_these_bytes() {
+    fn positions() -> Positions {
         let mut positions = Positions::default();
         positions.apply(Step::Reached(Position { ino: 70_000, ..position(2, 7) }));
         positions.apply(Step::Reached(Position { packed: true, crc: None, ..position(1, 300) }));
+        positions
+    }
+
+    #[test]
+    fn positions_of_version_2_are_still_read() {
         let step = encode(&Step::Reached(position(1, 301))).unwrap();
         let golden: Vec<&str> = include_str!("fixtures/positions-v2.hex").lines().collect();
-        assert_eq!([hex(&positions.snapshot()), hex(&step)], golden[..]);
+        assert_eq!(hex(&step), golden[1]);
+        assert_eq!(Positions::parse(&unhex(golden[0])).unwrap(), positions());
+    }
+
+    #[test]
+    fn positions_of_version_3_have_these_bytes() {
+        let open: LineState = decode(&[200, 1]).unwrap();
+        let mut positions = positions();
+        let stream = StreamPosition {
+            stream: FileId(5),
+            name: "journal".into(),
+            cursor: "s=1;i=2".into(),
+            offset: 9,
+            skipping: false,
+            lines: BTreeMap::from([("unit=a".to_owned(), open.clone())]),
+        };
+        let streamed = Step::Streamed(stream);
+        let step = hex(&encode(&streamed).unwrap());
+        positions.apply(streamed);
+        let stderr = Output { ahead: 40, skipping: true, line: open.clone() };
+        let outputs = Position { middle: Middle { outputs: [Output::default(), stderr], ..Middle::default() }, ..position(3, 4) };
+        positions.apply(Step::Reached(outputs));
+        positions.apply(Step::Reached(Position { middle: Middle { line: open, ..Middle::default() }, ..position(4, 4) }));
+        let golden: Vec<&str> = include_str!("fixtures/positions-v3.hex").lines().collect();
+        assert_eq!([hex(&positions.snapshot()), step], golden[..]);
         assert_eq!(Positions::parse(&unhex(golden[0])).unwrap(), positions);
+        positions.apply(Step::Forgotten(FileId(5)));
+        assert!(positions.restored().streams.is_empty());
     }
 }

@@ -1,10 +1,11 @@
 //! What can be configured: which files, and how each kind is read.
 
 use super::{
+    container::Format,
     decode::Encoding,
-    discover,
+    derived, discover,
     filter::{self, Sample},
-    multiline, parse,
+    journal, multiline, parse, pipe, syslog,
 };
 use serde::{Deserialize, Serialize};
 use shipwatch_common::{config::Problems, mask, model::Labels};
@@ -16,8 +17,16 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Source {
     /// Globs of files: `/var/log/*.log`, `/srv/**/app.log`. A file belongs to the first source that matches.
     pub files: Vec<String>,
+    /// Instead of files: the journal of systemd.
+    pub journal: Option<journal::Config>,
+    /// Instead of files: messages of syslog over the network.
+    pub syslog: Option<syslog::Config>,
+    /// Instead of files: what `shipwatch-agent pipe --source NAME` reads on its standard input.
+    pub pipe: String,
     /// Globs of files that are left out, beside those of `tail.exclude`.
     pub exclude: Vec<String>,
+    /// How files hold lines: `plain`, `docker` (json-file), or `cri` (containerd, CRI-O). Empty is `plain`.
+    pub format: String,
     /// Encoding instead of `tail.encoding`.
     pub encoding: String,
     /// Zone of times without one instead of `tail.timezone`.
@@ -42,6 +51,8 @@ pub struct Source {
     pub max_lines_per_second: u32,
     /// Lines that may come at once before the limit bites; 0 is ten seconds' worth.
     pub burst_lines: u32,
+    /// Series that are made of the lines.
+    pub metrics: Vec<derived::Config>,
 }
 
 /// Which files are read, and how.
@@ -104,7 +115,7 @@ impl Config {
     /// The default with one item in every list of tables, so that their keys are known where mistakes are looked for.
     #[must_use]
     pub fn template() -> Self {
-        Self { sources: vec![Source { sample: vec![Sample::default()], ..Source::default() }], ..Self::default() }
+        Self { sources: vec![Source::template()], ..Self::default() }
     }
 
     /// Checks globs, encodings, patterns and bounds.
@@ -141,11 +152,47 @@ impl Config {
 }
 
 impl Source {
+    /// See [`Config::template`].
+    fn template() -> Self {
+        Self {
+            journal: Some(journal::Config::default()),
+            syslog: Some(syslog::Config::default()),
+            sample: vec![Sample::default()],
+            metrics: vec![derived::Config::default()],
+            ..Self::default()
+        }
+    }
+
+    /// Where the lines come from: one place.
+    fn check_kind(&self, problems: &mut Problems, at: &str) {
+        let others = usize::from(self.journal.is_some()) + usize::from(self.syslog.is_some()) + usize::from(!self.pipe.is_empty());
+        if others == 0 && self.files.is_empty() {
+            problems.add(
+                &format!("{at}files"),
+                "must name at least one glob, such as \"/var/log/app/*.log\" (or give journal, syslog or pipe instead)",
+            );
+        } else if others > 0 && !self.files.is_empty() || others > 1 {
+            problems.add(&format!("{at}files"), "a source has one of files, journal, syslog and pipe; make it several sources");
+        }
+        let is_joined = !self.multiline.preset.is_empty() || !self.multiline.start.is_empty();
+        if is_joined && (self.journal.is_some() || self.syslog.is_some()) {
+            problems.add(&format!("{at}multiline"), "is for files and pipes: journal and syslog send events whole");
+        }
+        if let Some(journal) = &self.journal {
+            journal.check(problems, &format!("{at}journal."));
+        }
+        if let Some(syslog) = &self.syslog {
+            syslog.check(problems, &format!("{at}syslog."));
+        }
+        if !self.pipe.is_empty() && !pipe::is_name(&self.pipe) {
+            problems
+                .add(&format!("{at}pipe"), format!("must be a name of up to 64 letters, digits, `-`, `_` and `.`, not {:?}", self.pipe));
+        }
+    }
+
     fn check(&self, problems: &mut Problems, at: &str) {
         check_globs(problems, at, &self.files, &self.exclude);
-        if self.files.is_empty() {
-            problems.add(&format!("{at}files"), "must name at least one glob, such as \"/var/log/app/*.log\"");
-        }
+        self.check_kind(problems, at);
         if let (false, Err(error)) = (self.encoding.is_empty(), Encoding::named(&self.encoding)) {
             problems.add(&format!("{at}encoding"), error);
         }
@@ -162,6 +209,10 @@ impl Source {
         self.multiline.check(problems, &format!("{at}multiline."));
         self.parser.check(problems, &format!("{at}parser."));
         filter::check(self, problems, at);
+        derived::check(&self.metrics, problems, at);
+        if let Err(error) = Format::named(&self.format) {
+            problems.add(&format!("{at}format"), error);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is counted while files are followed.
 
+use super::lines::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is counted; the app makes metrics of it.
@@ -41,6 +42,36 @@ pub struct Counters {
     pub ignored_files: AtomicU64,
     /// 1 while the sink is full and nothing is read.
     pub blocked: AtomicU64,
+    /// Sources beside files that wait now, because the sink is full.
+    pub blocked_streams: AtomicU64,
+    /// Sources beside files that do not work now, such as a listener whose port is taken.
+    pub failing_streams: AtomicU64,
+    /// Times that the journal's entries behind the last one that was read were gone.
+    pub journal_gaps_total: AtomicU64,
+    /// Messages of syslog over UDP that the kernel dropped, because they were not read in time.
+    pub syslog_dropped_total: AtomicU64,
+    /// Connections of syslog now.
+    pub syslog_connections: AtomicU64,
+    /// Connections of syslog that were refused or ended: too many, too slow, idle.
+    pub syslog_refused_total: AtomicU64,
+}
+
+impl Counters {
+    /// Lines were taken, and what was noted while they were made.
+    pub(super) fn count(&self, lines: u64, bytes: u64, stats: &Stats) {
+        for (counter, more) in [
+            (&self.lines_total, lines),
+            (&self.bytes_total, bytes),
+            (&self.masked_total, stats.masked),
+            (&self.mask_failures_total, stats.mask_failures),
+            (&self.truncated_total, stats.truncated),
+            (&self.filtered_total, stats.filtered),
+            (&self.sampled_total, stats.sampled),
+            (&self.limited_total, stats.limited),
+        ] {
+            add(counter, more);
+        }
+    }
 }
 
 pub(super) fn add(counter: &AtomicU64, count: u64) {

@@ -15,6 +15,9 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
+    /// What texts are in once they were read.
+    pub(super) const UTF_8: Self = Self { table: encoding_rs::UTF_8, unit: 1, big_endian: false };
+
     pub(super) fn named(name: &str) -> Result<Self, String> {
         let (table, unit, big_endian) = match name.to_ascii_lowercase().as_str() {
             "utf-8" | "utf8" => (encoding_rs::UTF_8, 1, false),

@@ -7,17 +7,20 @@
 //! - A file is held open while it has unread bytes, and is closed when it rests. Closed, it is known again by its inode.
 
 mod compare;
+mod parts;
+
+pub(super) use parts::{Part, Read};
 
 use super::{
-    Position,
+    Position, container,
     content::{self, Content, HEAD_BYTES, MARKER_BYTES, Stamp, crc_on, hash, marker_len},
     filter::Budget,
-    lines::{self, Flush, Place, Stats},
+    lines::{Flush, Place},
     siblings::{Search, Whereabouts},
     source::Source,
 };
 use shipwatch_common::{
-    model::{FileId, Labels, LogLine},
+    model::{FileId, Labels},
     time::UnixNs,
 };
 use std::{
@@ -46,6 +49,11 @@ pub(super) fn new_id() -> FileId {
     FileId(uuid::Uuid::now_v7().as_u128())
 }
 
+/// The name under which an output's lines are sent: each has offsets of its own that grow, which is how the server knows what it has.
+pub(super) const fn output_id(file: FileId, output: usize) -> FileId {
+    FileId(file.0 ^ output as u128)
+}
+
 /// What one read gave.
 #[derive(Debug)]
 pub(super) enum ReadOutcome {
@@ -61,15 +69,6 @@ pub(super) enum ReadOutcome {
     Over,
     /// It cannot be opened or read.
     Unreadable(io::Error),
-}
-
-/// See [`ReadOutcome::Lines`].
-#[derive(Debug)]
-pub(super) struct Read {
-    pub(super) lines: Vec<LogLine>,
-    pub(super) position: Position,
-    pub(super) budget: Budget,
-    pub(super) stats: Stats,
 }
 
 /// What reading needs from outside.
@@ -96,7 +95,7 @@ pub(super) struct Followed {
     position: Position,
     source: Arc<Source>,
     source_number: usize,
-    labels: Labels,
+    labels: Vec<Labels>,
     encoding: super::decode::Encoding,
     open: Option<Content>,
     rest: Option<Rest>,
@@ -117,7 +116,7 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    pub(super) fn new(position: Position, source: Arc<Source>, source_number: usize, labels: Labels) -> Self {
+    pub(super) fn new(position: Position, source: Arc<Source>, source_number: usize, labels: Vec<Labels>) -> Self {
         Self {
             size: position.seen_size.max(position.offset),
             encoding: source.encoding,
@@ -154,8 +153,9 @@ impl Followed {
         &self.position.path
     }
 
-    pub(super) const fn labels(&self) -> &Labels {
-        &self.labels
+    /// Labels of an output's lines.
+    pub(super) fn labels(&self, output: usize) -> Option<&Labels> {
+        self.labels.get(output)
     }
 
     pub(super) const fn source_number(&self) -> usize {
@@ -490,22 +490,24 @@ impl Followed {
             offset: self.position.offset,
             now: context.now,
         };
-        let state = self.position.line_state.clone();
-        let made = lines::batch(&place, fresh, self.position.skipping, state, context.budget, flush);
-        if made.used == 0 {
-            return Ok(ReadOutcome::Nothing);
+        let is_full = read == context.buffer.len();
+        let position = &self.position;
+        let mut made = if self.source.format == container::Format::Plain {
+            parts::plain(&place, fresh, position, context.budget, flush)
+        } else {
+            parts::outputs(&place, fresh, position, context.budget, flush, is_full)
+        };
+        for part in &mut made.parts {
+            let used = usize::try_from(part.position.offset - position.offset).unwrap_or(0);
+            let moved = &mut part.position;
+            moved.crc = moved.crc.map(|crc| crc_on(crc, &fresh[..used]));
+            let length = marker_len(moved.offset);
+            let end = before + used;
+            moved.marker = hash(&bytes[end - length..end]);
+            moved.seen_size = self.size.max(moved.offset);
+            grow_head(content, moved)?;
         }
-        let mut position = self.position.clone();
-        position.crc = position.crc.map(|crc| crc_on(crc, &fresh[..made.used]));
-        position.offset += made.used as u64;
-        let length = marker_len(position.offset);
-        let end = before + made.used;
-        position.marker = hash(&bytes[end - length..end]);
-        position.seen_size = self.size.max(position.offset);
-        position.skipping = made.skipping;
-        position.line_state = made.line_state;
-        grow_head(content, &mut position)?;
-        Ok(ReadOutcome::Lines(Box::new(Read { lines: made.lines, position, budget: made.budget, stats: made.stats })))
+        Ok(if made.parts.is_empty() { ReadOutcome::Nothing } else { ReadOutcome::Lines(Box::new(made)) })
     }
 }
 

@@ -9,20 +9,21 @@
 
 use super::{
     decode::Encoding,
+    derived::Observation,
     filter::{Budget, Verdict},
     multiline::Inside,
     source::{OVERLAP_BYTES, Source},
 };
 use shipwatch_common::{
     mask::LineState,
-    model::{FileId, LogLine},
+    model::{FileId, LogLine, Severity},
     time::UnixNs,
 };
 use std::borrow::Cow;
 
 /// Bounds of one batch.
-const BATCH_LINES: usize = 1000;
-const BATCH_BYTES: usize = 256 << 10;
+pub(super) const BATCH_LINES: usize = 1000;
+pub(super) const BATCH_BYTES: usize = 256 << 10;
 
 /// What counts as finished at the end of the bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,7 +57,9 @@ pub(super) struct Batch {
     pub(super) line_state: LineState,
     pub(super) budget: Budget,
     pub(super) stats: Stats,
-    finished: usize,
+    /// For metrics, of lines that were left out by sampling and limits as well.
+    pub(super) observations: Vec<Observation>,
+    pub(super) finished: usize,
 }
 
 /// Where the bytes come from and how they are read.
@@ -71,18 +74,19 @@ pub(super) struct Place<'a> {
 }
 
 /// A piece between two line ends.
-struct Raw {
-    start: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Raw {
+    pub(super) start: usize,
     /// Behind the bytes that are looked at.
-    end: usize,
+    pub(super) end: usize,
     /// Longer than allowed: everything up to its end is skipped.
-    cut: bool,
+    pub(super) cut: bool,
 }
 
 /// Lines that belong together.
-struct Event {
-    start: usize,
-    end: usize,
+pub(super) struct Event {
+    pub(super) start: usize,
+    pub(super) end: usize,
     text: String,
     lines: usize,
     inside: Inside,
@@ -90,12 +94,29 @@ struct Event {
     cut: bool,
     /// Its end is not a line's end: the last bytes were only for the masker.
     overlaps: bool,
+    told: Told,
+}
+
+/// What is known of a line from beside its text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// When it happened.
+    pub(super) ts_ns: Option<UnixNs>,
+    /// How bad it is. `Info` is what loggers say when nobody told them, so a text that names another one wins over it.
+    pub(super) severity: Severity,
+}
+
+impl Told {
+    fn or(self, of_text: Severity) -> Severity {
+        let is_weak = matches!(self.severity, Severity::Unknown | Severity::Info);
+        if is_weak && of_text != Severity::Unknown { of_text } else { self.severity }
+    }
 }
 
 /// Makes one batch of `bytes`.
 pub(super) fn batch(place: &Place<'_>, bytes: &[u8], skipping: bool, state: LineState, budget: Budget, flush: Flush) -> Batch {
     let mut splitter = Splitter { place, bytes, at: 0, skipping, flush };
-    let mut made = Batch { lines: Vec::new(), used: 0, skipping, line_state: state, budget, stats: Stats::default(), finished: 0 };
+    let mut made = Batch::new(skipping, state, budget);
     let mut open: Option<Event> = None;
     while made.finished < BATCH_LINES && made.used < BATCH_BYTES {
         let Some(raw) = splitter.next() else {
@@ -105,34 +126,7 @@ pub(super) fn batch(place: &Place<'_>, bytes: &[u8], skipping: bool, state: Line
             break;
         };
         let text = place.encoding.text(&bytes[raw.start..raw.end]);
-        let Some(joiner) = &place.source.joiner else {
-            made.finish(place, Event::new(&raw, text, Inside::Line), splitter.skipping);
-            continue;
-        };
-        let next = open.as_ref().and_then(|event| joiner.go_on(event.inside, &text));
-        match (open.take(), next) {
-            (Some(mut event), Some(inside)) => {
-                event.text.push('\n');
-                event.text.push_str(&text);
-                event.end = raw.end;
-                event.lines += 1;
-                event.inside = inside;
-                open = Some(event);
-            }
-            (before, _) => {
-                if let Some(event) = before {
-                    made.finish(place, event, false);
-                }
-                let inside = joiner.begin(&text);
-                open = Some(Event::new(&raw, text, inside));
-            }
-        }
-        let is_full = |event: &Event| event.lines >= joiner.max_lines || event.end - event.start >= joiner.max_bytes;
-        if let Some(mut event) = open.take_if(|event| raw.cut || is_full(event)) {
-            event.cut = true;
-            event.overlaps = raw.cut;
-            made.finish(place, event, splitter.skipping);
-        }
+        made.join(place, &mut open, raw, text, Told::default());
     }
     // Holes and the rest of a cut line, up to where nothing is waiting.
     match open {
@@ -149,13 +143,49 @@ pub(super) fn batch(place: &Place<'_>, bytes: &[u8], skipping: bool, state: Line
 }
 
 impl Event {
-    fn new(raw: &Raw, text: Cow<'_, str>, inside: Inside) -> Self {
-        Self { start: raw.start, end: raw.end, text: text.into_owned(), lines: 1, inside, cut: raw.cut, overlaps: raw.cut }
+    pub(super) fn new(raw: Raw, text: Cow<'_, str>, inside: Inside, told: Told) -> Self {
+        Self { start: raw.start, end: raw.end, text: text.into_owned(), lines: 1, inside, cut: raw.cut, overlaps: raw.cut, told }
     }
 }
 
 impl Batch {
-    fn finish(&mut self, place: &Place<'_>, event: Event, skipping: bool) {
+    pub(super) fn new(skipping: bool, line_state: LineState, budget: Budget) -> Self {
+        let (lines, observations) = (Vec::new(), Vec::new());
+        Self { lines, used: 0, skipping, line_state, budget, stats: Stats::default(), observations, finished: 0 }
+    }
+
+    /// Takes the next line: it goes on with the open event, or ends it and begins another.
+    pub(super) fn join(&mut self, place: &Place<'_>, open: &mut Option<Event>, raw: Raw, text: Cow<'_, str>, told: Told) {
+        let Some(joiner) = &place.source.joiner else {
+            return self.finish(place, Event::new(raw, text, Inside::Line, told), raw.cut);
+        };
+        let next = open.as_ref().and_then(|event| joiner.go_on(event.inside, &text));
+        match (open.take(), next) {
+            (Some(mut event), Some(inside)) => {
+                event.text.push('\n');
+                event.text.push_str(&text);
+                event.end = raw.end;
+                event.lines += 1;
+                event.inside = inside;
+                *open = Some(event);
+            }
+            (before, _) => {
+                if let Some(event) = before {
+                    self.finish(place, event, false);
+                }
+                let inside = joiner.begin(&text);
+                *open = Some(Event::new(raw, text, inside, told));
+            }
+        }
+        let is_full = |event: &Event| event.lines >= joiner.max_lines || event.end - event.start >= joiner.max_bytes;
+        if let Some(mut event) = open.take_if(|event| raw.cut || is_full(event)) {
+            event.cut = true;
+            event.overlaps = raw.cut;
+            self.finish(place, event, raw.cut);
+        }
+    }
+
+    pub(super) fn finish(&mut self, place: &Place<'_>, event: Event, skipping: bool) {
         self.finished += 1;
         self.used = event.end;
         self.skipping = skipping;
@@ -172,13 +202,18 @@ impl Batch {
         self.stats.masked += u64::from(masked.hits);
         self.stats.mask_failures += u64::from(masked.failed);
         let fields = place.source.parser.fields(text);
-        match place.source.filter.judge(text, &fields, (place.file, end_offset), &mut self.budget, place.now) {
+        let severity = event.told.or(place.source.parser.severity(text, &fields));
+        let verdict = place.source.filter.judge(text, &fields, (place.file, end_offset), &mut self.budget, place.now);
+        if verdict != Verdict::Filtered {
+            place.source.rules.observe(text, &fields, severity, &mut self.observations);
+        }
+        match verdict {
             Verdict::Keep => {
                 self.stats.truncated += u64::from(truncated);
                 self.lines.push(LogLine {
-                    ts_ns: place.source.parser.time(text, &fields, place.now),
+                    ts_ns: event.told.ts_ns.unwrap_or_else(|| place.source.parser.time(text, &fields, place.now)),
                     end_offset,
-                    severity: place.source.parser.severity(text, &fields),
+                    severity,
                     truncated,
                     text: text.to_owned(),
                 });
@@ -195,7 +230,12 @@ fn shorten(text: &str, most: usize) -> (&str, bool) {
     if text.len() <= most {
         return (text, false);
     }
-    (text[..text.floor_char_boundary(most)].trim_end_matches('\u{fffd}'), true)
+    (head(text, most).trim_end_matches('\u{fffd}'), true)
+}
+
+/// The beginning of a text, cut on a character.
+pub(super) fn head(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 /// Finds line after line.

@@ -158,7 +158,7 @@ impl Tailer {
             mtime_ns,
             packed,
             skipping: false,
-            line_state: LineState::default(),
+            middle: Middle::default(),
         };
         let Ok(Some(mut file)) = self.followed(position) else { return };
         if at_end && file.begin_at_end(&mut self.buffer).is_err() {

@@ -143,6 +143,11 @@ impl Parser {
         told.or_else(|| time::of_text(text, now, &self.zone)).unwrap_or(now)
     }
 
+    /// When a text says that it happened, if it does.
+    pub(super) fn told_time(&self, text: &str, now: UnixNs) -> Option<UnixNs> {
+        time::of_text(text, now, &self.zone)
+    }
+
     /// How bad it is.
     pub(super) fn severity(&self, text: &str, fields: &Fields<'_>) -> Severity {
         if matches!(self.kind, Kind::Combined)

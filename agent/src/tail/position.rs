@@ -8,7 +8,7 @@ use shipwatch_common::{
     model::{FileId, LogBatch},
     protocol::{decode, encode},
 };
-use std::{ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 /// How far one life of a file was read; what the sink must remember.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -44,16 +44,59 @@ pub struct Position {
     pub packed: bool,
     /// In the middle of a line that was too long: everything up to its end is skipped.
     pub skipping: bool,
-    /// A secret over several lines is being masked.
+    /// What reading is in the middle of.
     #[serde(with = "opaque")]
-    pub line_state: LineState,
+    pub middle: Middle,
 }
+
+/// What must be known to go on in the middle of a file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Middle {
+    /// A secret over several lines is being masked.
+    pub line: LineState,
+    /// A container's outputs, standard output and standard error, which lie in one file and are read independently.
+    pub outputs: [Output; 2],
+}
+
+/// How far one output of a container was read.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Output {
+    /// So many bytes behind the file's offset are done with: the other output is in the middle of an event there.
+    pub ahead: u64,
+    /// In the middle of a line that was too long.
+    pub skipping: bool,
+    /// As [`Middle::line`].
+    pub line: LineState,
+}
+
+/// How far a source without files was taken; what the sink must remember.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StreamPosition {
+    /// Its identity. `(agent, FileId, offset)` names a line of it as that of a file.
+    pub stream: FileId,
+    /// The source, such as `journal` or `pipe:backup`.
+    pub name: String,
+    /// Where to go on, in the source's own words; empty where it has none.
+    pub cursor: String,
+    /// Bytes of a pipe, entries of everything else.
+    pub offset: u64,
+    /// In the middle of a line that was too long.
+    pub skipping: bool,
+    /// Secrets over several lines that are being masked, by the stream that they stand in.
+    #[serde(with = "opaque_lines")]
+    pub lines: BTreeMap<String, LineState>,
+}
+
+/// How names of pipes begin in [`StreamPosition::name`].
+pub const PIPE: &str = "pipe:";
 
 /// What the sink remembers at a start.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// Lives that are not over.
     pub positions: Vec<Position>,
+    /// Sources without files.
+    pub streams: Vec<StreamPosition>,
     /// Files were followed before, so what appears now is new and read from its beginning.
     pub started: bool,
 }
@@ -76,6 +119,12 @@ pub trait Sink: Send {
     /// # Errors
     /// Nothing was taken.
     fn append(&mut self, batch: Option<LogBatch>, position: Position) -> Result<(), SinkError>;
+
+    /// Takes lines of a source without files and the position behind them as one durable record.
+    ///
+    /// # Errors
+    /// Nothing was taken.
+    fn append_stream(&mut self, batch: Option<LogBatch>, position: StreamPosition) -> Result<(), SinkError>;
 
     /// A life is over and fully read.
     ///
@@ -105,16 +154,42 @@ mod raw_path {
 }
 
 /// The masker's state has its own bytes within a length of their own (none for the default): when it changes, the position around
-/// it still reads.
+/// it still reads. Those of a container's outputs are told by a first byte that the state of one line never has.
 mod opaque {
-    use super::{Deserialize, Deserializer, LineState, Serialize as _, Serializer, decode, encode};
+    use super::{Deserialize, Deserializer, Middle, Serialize as _, Serializer, decode, encode};
 
-    pub(super) fn serialize<S: Serializer>(state: &LineState, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes = if *state == LineState::default() { Ok(Vec::new()) } else { encode(state) };
+    const OUTPUTS: u8 = 0xfe;
+
+    pub(super) fn serialize<S: Serializer>(middle: &Middle, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = if *middle == Middle::default() {
+            Ok(Vec::new())
+        } else if middle.outputs == <[super::Output; 2]>::default() {
+            encode(&middle.line)
+        } else {
+            encode(&middle.outputs).map(|outputs| [vec![OUTPUTS], outputs].concat())
+        };
         bytes.map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LineState, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Middle, D::Error> {
+        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        Ok(match bytes.strip_prefix(&[OUTPUTS]) {
+            Some(outputs) => Middle { outputs: decode(outputs).unwrap_or_default(), ..Middle::default() },
+            None => Middle { line: decode(&bytes).unwrap_or_default(), ..Middle::default() },
+        })
+    }
+}
+
+/// As [`opaque`], of several lines.
+mod opaque_lines {
+    use super::{BTreeMap, Deserialize, Deserializer, LineState, Serialize as _, Serializer, decode, encode};
+
+    pub(super) fn serialize<S: Serializer>(lines: &BTreeMap<String, LineState>, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = if lines.is_empty() { Ok(Vec::new()) } else { encode(lines) };
+        bytes.map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, LineState>, D::Error> {
         let bytes = Vec::<u8>::deserialize(deserializer)?;
         Ok(decode(&bytes).unwrap_or_default())
     }

@@ -2,11 +2,15 @@
 
 use super::{
     config::{Config, Source as SourceConfig},
+    container::{self, Format, OUTPUTS},
     decode::Encoding,
+    derived::Rules,
     discover::Globs,
     filter::Filter,
+    journal,
     multiline::Joiner,
     parse::{self, Parser},
+    syslog,
 };
 use shipwatch_common::{mask::Masker, model::Labels};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -16,15 +20,38 @@ pub(super) const OVERLAP_BYTES: usize = 4096;
 /// Longest file name in a label, in characters.
 const NAME_CHARS: usize = 1024;
 
-/// How one kind of files is found and read.
+/// Where lines come from.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Files,
+    Journal(journal::Config),
+    Syslog(syslog::Config),
+    Pipe(String),
+}
+
+impl Kind {
+    fn of(source: &SourceConfig) -> Self {
+        match (&source.journal, &source.syslog) {
+            (Some(journal), _) => Self::Journal(journal.clone()),
+            (None, Some(syslog)) => Self::Syslog(syslog.clone()),
+            (None, None) if !source.pipe.is_empty() => Self::Pipe(source.pipe.clone()),
+            (None, None) => Self::Files,
+        }
+    }
+}
+
+/// How lines of one kind are found and read.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) globs: Globs,
+    pub(super) format: Format,
     pub(super) encoding: Encoding,
     pub(super) max_line_bytes: usize,
     pub(super) joiner: Option<Joiner>,
     pub(super) parser: Parser,
     pub(super) filter: Filter,
+    pub(super) rules: Rules,
+    pub(super) kind: Kind,
     pub(super) masker: Arc<Masker>,
     labels: BTreeMap<String, String>,
 }
@@ -51,6 +78,9 @@ impl Source {
             joiner: Joiner::new(&source.multiline)?,
             parser: Parser::new(&source.parser, zone).map_err(|(key, error)| format!("parser.{key} {error}"))?,
             filter: Filter::new(source)?,
+            format: Format::named(&source.format)?,
+            rules: Rules::new(&source.metrics, &labels)?,
+            kind: Kind::of(source),
             masker: if policy.is_empty() { Arc::clone(masker) } else { Arc::new(masker.with_policy(&policy)?) },
             labels,
         })
@@ -59,14 +89,31 @@ impl Source {
     /// Most bytes that are looked at together: an event, and the line that ends it, in two bytes a letter.
     pub(super) fn window_bytes(&self) -> usize {
         let joined = self.joiner.as_ref().map_or(0, |joiner| joiner.max_bytes);
-        joined + 2 * (self.max_line_bytes + OVERLAP_BYTES)
+        joined + self.format.spread() * (self.max_line_bytes + OVERLAP_BYTES)
     }
 
-    /// The labels of a file's lines. The name is masked: it may hold an order's number or a customer's name.
-    pub(super) fn labels(&self, name: &Path) -> Result<Labels, String> {
-        let shown = name.display().to_string();
+    /// The labels of a file's lines, by their output if it is a container's. The name is masked: it may hold an order's number or a
+    /// customer's name.
+    pub(super) fn labels(&self, name: &Path, path: &Path) -> Result<Vec<Labels>, String> {
+        let mut outside = container::describe(self.format, path).labels;
+        outside.push(("filename", name.display().to_string()));
+        if self.format == Format::Plain {
+            return Ok(vec![self.labels_with(&outside)?]);
+        }
+        OUTPUTS.iter().map(|output| self.labels_with(&[&outside[..], &[("stream", (*output).to_owned())]].concat())).collect()
+    }
+
+    /// The configured labels, with others that come from outside: those are masked and bounded, and never stand over them.
+    pub(super) fn labels_with(&self, outside: &[(&str, String)]) -> Result<Labels, String> {
         let mut labels = self.labels.clone();
-        labels.insert("filename".to_owned(), self.masker.mask(&shown).text.chars().take(NAME_CHARS).collect());
+        for (name, value) in outside {
+            let masked = || self.masker.mask(value).text.chars().filter(|c| !c.is_control()).take(NAME_CHARS).collect();
+            if *name == "filename" {
+                labels.insert((*name).to_owned(), masked());
+            } else {
+                labels.entry((*name).to_owned()).or_insert_with(masked);
+            }
+        }
         Labels::new(labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))).map_err(|error| error.to_string())
     }
 }

@@ -3,8 +3,11 @@
 use super::*;
 use std::{cell::RefCell, io::Write as _, sync::atomic::Ordering};
 
+mod containers;
 mod model;
+mod named;
 mod scenarios;
+pub(super) mod streams;
 
 thread_local! {
     /// Paths that this thread may not open: tests run as root as well, which may open anything.
@@ -24,15 +27,19 @@ struct Memory {
     positions: BTreeMap<FileId, Position>,
     started: bool,
     full: bool,
+    /// Records until it is full.
+    room: Option<usize>,
     truncated: usize,
     batches: Vec<LogBatch>,
+    streams: BTreeMap<String, StreamPosition>,
 }
 
 impl Sink for Memory {
     fn append(&mut self, batch: Option<LogBatch>, position: Position) -> Result<(), SinkError> {
-        if self.full {
+        if self.full || self.room == Some(0) {
             return Err(SinkError::Full);
         }
+        self.room = self.room.map(|room| room - 1);
         self.batches.extend(batch.clone());
         for line in batch.into_iter().flat_map(|batch| batch.lines) {
             self.truncated += usize::from(line.truncated);
@@ -42,8 +49,18 @@ impl Sink for Memory {
         Ok(())
     }
 
+    fn append_stream(&mut self, batch: Option<LogBatch>, position: StreamPosition) -> Result<(), SinkError> {
+        if self.full {
+            return Err(SinkError::Full);
+        }
+        self.batches.extend(batch);
+        self.streams.insert(position.name.clone(), position);
+        Ok(())
+    }
+
     fn forget(&mut self, file: FileId) -> Result<(), SinkError> {
         self.positions.remove(&file);
+        self.streams.retain(|_, stream| stream.stream != file);
         Ok(())
     }
 
@@ -111,7 +128,7 @@ impl Bench {
 
 fn tailer(config: &Config, sink: &Memory) -> Tailer {
     let masker = Arc::new(Masker::new(&shipwatch_common::mask::Config::default()).unwrap());
-    let restored = Restored { positions: sink.positions.values().cloned().collect(), started: sink.started };
+    let restored = Restored { positions: sink.positions.values().cloned().collect(), streams: Vec::new(), started: sink.started };
     Tailer::new(config.clone(), &masker, restored).unwrap()
 }
 
@@ -362,7 +379,7 @@ fn other_encodings_and_labels_by_source() {
     let mut texts = bench.sink.texts();
     texts.sort_unstable();
     assert_eq!(texts, ["a", "支", "支付"]);
-    assert!(bench.tailer.files.values().all(|file| file.labels().get("app") == Some("shop")));
+    assert!(bench.tailer.files.values().all(|file| file.labels(0).unwrap().get("app") == Some("shop")));
 }
 
 #[test]

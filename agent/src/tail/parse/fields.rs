@@ -123,11 +123,24 @@ fn parse_combined(text: &str) -> Option<Fields<'_>> {
     let behind = rest.split_once('"').map(|(before, _)| &rest[before.len()..]);
     if let Some((referer, rest)) = behind.and_then(quoted) {
         fields.push("referer", referer);
-        if let Some((agent, _)) = quoted(rest.trim_start()) {
+        if let Some((agent, rest)) = quoted(rest.trim_start()) {
             fields.push("user_agent", agent);
+            push_behind(&mut fields, rest);
         }
     }
     Some(fields)
+}
+
+/// What people put behind `combined`: `$request_time`, bare or as `rt=…`, and other pairs.
+fn push_behind<'a>(fields: &mut Fields<'a>, rest: &'a str) {
+    for (at, word) in rest.split_ascii_whitespace().enumerate() {
+        match word.split_once('=') {
+            Some(("rt" | "request_time", value)) => fields.push("request_time", value.trim_matches('"')),
+            Some((name, value)) => fields.push(name, value.trim_matches('"')),
+            None if at == 0 && word.trim_matches('"').parse::<f64>().is_ok() => fields.push("request_time", word.trim_matches('"')),
+            None => {}
+        }
+    }
 }
 
 /// Scalars of an object; those of inner objects as `outer.inner`. Lists are left out.
@@ -276,6 +289,7 @@ mod tests {
                 ("bytes", "512"),
                 ("referer", "http://x/"),
                 ("user_agent", "Mozilla \"5\""),
+                ("request_time", "0.01"),
             ],
         );
         assert_eq!(combined(r#"1.1.1.1 - - [t] "\x16\x03" 400 0"#).get("status"), Some("400"));

@@ -95,6 +95,10 @@ impl Sink for Journal {
         Ok(())
     }
 
+    fn append_stream(&mut self, _: Option<LogBatch>, _: StreamPosition) -> Result<(), SinkError> {
+        Err(SinkError::Full)
+    }
+
     fn forget(&mut self, file: FileId) -> Result<(), SinkError> {
         if self.full {
             return Err(SinkError::Full);
@@ -120,7 +124,7 @@ impl Journal {
                 Record::Started => started = true,
             }
         }
-        Restored { positions: files.into_values().collect(), started }
+        Restored { positions: files.into_values().collect(), streams: Vec::new(), started }
     }
 
     fn lines(&self) -> Vec<&str> {
